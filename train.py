@@ -1,0 +1,384 @@
+"""Train the network on the labelled pictures: data.root/train/*.png and trainreference.csv -> output/best_model.
+
+The same command goes on where an earlier run with the same settings stopped. On several GPUs:
+python -m paddle.distributed.launch train.py
+"""
+import zlib  # before Paddle, see utils/runtime.py
+
+import math
+import os
+import shutil
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from models import build_model
+from models.pretrained import load_pretrained
+from utils import checkpoint
+from utils import config as settings
+from utils import errors, files, images, metrics, plots, records, runtime, tasks
+from utils.errors import Stopped, UserError
+from utils.inference import compute_loss, predict_logits, probabilities_of, weigh_classes
+from utils.lock import lock_folder
+from utils.optimizers import make_optimizer, numpy_state
+from utils.progress import Log, Timer, clock
+from utils.render import read_stamp, settings_of
+from utils.schedule import learning_rate
+from utils.signals import StopRequest
+
+MAX_BAD_LOSSES = 5  # in a row, before training is given up
+TIMED_ITERATIONS = 4  # on a CPU, after which the whole run's time is foretold
+# What may change from a run to its resumption: it does not touch what is learnt, or only says where things are.
+FREE_SETTINGS = ('device', 'output', 'data.source', 'data.root', 'data.workers', 'data.cache', 'model.pretrained',
+                 'train.amp', 'train.log_interval', 'train.save_interval', 'train.resume', 'predict.batch_size',
+                 'predict.threshold')
+
+
+def main():
+    arguments, config = settings.parse_arguments(__doc__, add_arguments)
+    runtime.prepare()
+    import paddle
+    device, reason = runtime.choose_device(config.device)
+    if paddle.distributed.get_world_size() > 1:
+        paddle.distributed.init_parallel_env()
+    os.makedirs(config.output, exist_ok=True)
+    try:
+        if paddle.distributed.get_rank() > 0:
+            return train(config, arguments.resume, device, reason)
+        with lock_folder(config.output):
+            return train(config, arguments.resume, device, reason)
+    except (RuntimeError, MemoryError, SystemError) as error:
+        if not runtime.is_out_of_memory(error):
+            raise
+        raise UserError(f'out of memory on {device} with train.batch_size {config.train.batch_size} and render.size '
+                        f'{config.render.size}; what was saved is whole: lower train.batch_size (half as many pictures '
+                        'take half the memory), or draw smaller pictures with process.py -o render.size=...') from None
+
+
+def add_arguments(parser):
+    parser.add_argument('--resume', action='store_true',
+                        help='insist on going on from output/last; without it a run goes on if there is one to go on from')
+
+
+def train(config, insist_on_resume, device, reason):
+    import paddle
+    stop = StopRequest()
+    rank, world = paddle.distributed.get_rank(), paddle.distributed.get_world_size()
+    task = tasks.TASKS[config.task]
+    data = load_data(config, task, world)
+    run, notes = find_run(config, insist_on_resume, data.fingerprint)
+    log = open_log(config, run, rank)
+    for line in (runtime.describe(device, reason), settings.describe(config), *notes, *data.notes):
+        log.info(line)
+
+    # Model, optimizer, precision.
+    model = build_model(config.model.name, len(task.class_names), config.seed)
+    if run['iteration'] == 0:
+        log.info(load_pretrained(model, config.model.name, config.model.pretrained))
+    else:
+        checkpoint.set_weights(model, run.pop('weights'), last_folder(config))
+    if run['iteration'] >= config.train.iters:
+        log.info(f'this run is finished ({config.train.iters} iterations); predict with: python predict.py; to train '
+                 'anew: python train.py -o train.resume=never')
+        return 0
+    optimizer = make_optimizer(config.train, model)
+    amp = device != 'cpu' if config.train.amp == 'auto' else config.train.amp
+    scaler = paddle.amp.GradScaler(enable=amp)
+    if run['iteration']:
+        optimizer.set_state_dict(run.pop('optimizer'))
+        scaler.load_state_dict(run.pop('scaler'))
+    network = paddle.DataParallel(model) if world > 1 else model
+    class_weights = weigh_classes(data.train_targets, config.train.class_weights, task)
+    log.info(f'mixed precision {"on" if amp else "off"}, {world} process(es)')
+
+    timer, first, saved = Timer(), run['iteration'], time.perf_counter()
+    while run['iteration'] < config.train.iters:
+        epoch, batches = rest_of_epoch(run['iteration'], data.epoch_iters, len(data.train_targets), config, rank, world)
+        network.train()
+        timer.ask()
+        for batch, pixels in zip(batches, images.read_batches(data.train_pictures, batches, epoch, data.workers)):
+            timer.got()
+
+            # Step.
+            run['iteration'] += 1
+            iteration, lr = run['iteration'], learning_rate(run['iteration'], config.train)
+            optimizer.set_lr(lr)
+            with paddle.amp.auto_cast(enable=amp):
+                logits = network(images.to_input(pixels))
+            loss = compute_loss(logits.astype('float32'), data.train_targets[batch], class_weights,
+                                config.train.label_smoothing, task)
+            scaler.scale(loss).backward()
+            loss = mean_over_ranks(loss.detach(), world)
+            if amp or math.isfinite(float(loss)):  # with AMP the scaler itself skips a step that is not finite
+                scaler.step(optimizer)
+                scaler.update()
+            optimizer.clear_grad()
+            run['losses'].append(loss)
+            timer.done()
+
+            # Log.
+            end_of_epoch = iteration % data.epoch_iters == 0 or iteration == config.train.iters
+            if iteration == first + TIMED_ITERATIONS and device == 'cpu':
+                tell_time(log, timer.batch_cost, iteration, config)
+            if iteration % config.train.log_interval == 0 or end_of_epoch or stop.signum:
+                check_losses(run, lr, config)
+            if iteration % config.train.log_interval == 0:
+                log_training(log, run, epoch, lr, timer, config)
+
+            # Evaluate, save. The best model first: a kill in between leads back here, not past it.
+            due = time.perf_counter() - saved > config.train.save_interval * 60
+            if rank == 0 and (end_of_epoch or due or stop.signum):
+                before = time.perf_counter()
+                if end_of_epoch:
+                    evaluate_and_keep(model, data, run, epoch, lr, config, task, log)
+                save_last(model, optimizer, scaler, run, data.fingerprint, config, log)
+                saved = time.perf_counter()
+                timer.pause(saved - before)
+            if stop.signum:
+                log.info(how_to_go_on(run, config))
+                raise Stopped(stop.signum)
+            network.train()
+            timer.ask()
+    log.info(f'finished; {describe_best(run, config)}; curves: {config.output}/curves.png; next: python predict.py')
+    return 0
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Pictures and targets of both parts; fingerprint: {setting: value} that a resumed run must match."""
+    train_pictures: images.Pictures
+    train_targets: np.ndarray
+    val_pictures: images.Pictures
+    val_targets: np.ndarray
+    val_names: list
+    epoch_iters: int
+    workers: int
+    fingerprint: dict
+    notes: list
+
+
+def load_data(config, task, world):
+    """Find the labelled pictures, check them and their labels, and part them into training and validation.
+
+    Raises: UserError before anything is trained
+    """
+    names = images.list_pictures(config.data.root, 'train', settings_of(config.render), 'python process.py')
+    reference = os.path.join(config.data.root, records.REFERENCE)
+    targets = tasks.read_reference(reference, names, task)
+    if not task.multi_label and len(np.unique(targets)) < 2:
+        raise UserError(f'{reference}: all {len(names)} tags are {targets[0]}, expected some 0 (normal) and some 1 '
+                        '(abnormal)')
+    paths = np.array([os.path.join(config.data.root, 'train', f'{name}.png') for name in names])
+    train, val = images.split(targets, config.data.validation_fraction, config.seed)
+    epoch_iters = len(train) // config.train.batch_size
+    if epoch_iters < 1 or config.train.batch_size % world:
+        raise UserError(f'train.batch_size is {config.train.batch_size}, with {len(train)} training records and {world} '
+                        'process(es); expected at most as many as records, and a multiple of the processes')
+    workers = runtime.usable_cores() if config.data.workers == 'auto' else config.data.workers
+    cached = images.fits_in_memory(config.data.cache, len(names), config.render.size)
+    pixels_per_mv = config.render.size / len(records.LEADS) / config.render.mv_per_lead
+    stamps = [read_stamp(path)['record'] for path in paths]
+    data_id = zlib.crc32(repr((names, stamps)).encode() + targets.tobytes())
+    notes = [f'{len(train)} records train, {len(val)} validate; {epoch_iters} iterations an epoch',
+             f'{workers} reading thread(s), no shared memory needed; decoded pictures are '
+             + ('kept in memory' if cached else 'read anew in each epoch')]
+    return TrainingData(
+        images.Pictures(paths[train], config.render.size, cached, (config.augment, pixels_per_mv, config.seed)),
+        targets[train], images.Pictures(paths[val], config.render.size, cached), targets[val],
+        [names[i] for i in val], epoch_iters, workers,
+        {**settings.flatten(config), 'data': f'{len(names)} records, checksum {data_id:08x}'}, notes)
+
+
+def find_run(config, insist, fingerprint):
+    """The state of an earlier run to go on from, or of a fresh one.
+
+    Returns: (run, notes); run: dict with iteration, best, history, losses, skipped, log_bytes and, when resumed, weights,
+        optimizer, scaler; notes: list of str
+    Raises: UserError where a setting that matters has changed, or --resume finds nothing
+    """
+    fresh = {'iteration': 0, 'best': None, 'history': [], 'losses': [], 'skipped': 0, 'log_bytes': 0}
+    if config.train.resume == 'never' and not insist:
+        return fresh, []
+    last = last_folder(config)
+    run, notes = checkpoint.load_last(last)
+    if run is None:
+        if insist:
+            raise UserError(f'--resume: there is no checkpoint in {last} to go on from; run without --resume to start')
+        return fresh, notes
+    there = run.pop('fingerprint')
+    changed = [f'{key} {there.get(key)} there, {value} now' for key, value in fingerprint.items()
+               if key not in FREE_SETTINGS and there.get(key) != value]
+    if changed:
+        raise UserError(f'{last} is of a run with other settings: {"; ".join(changed)}; set them back to go on, or start '
+                        'afresh with -o train.resume=never, or in another folder with -o output=FOLDER')
+    notes.append(f'going on after iteration {run["iteration"]} of {config.train.iters}, from {last}; to start afresh '
+                 'instead: -o train.resume=never')
+    return run, notes
+
+
+def open_log(config, run, rank):
+    """Clear what killed runs left, and open output/train.log; a resumed run's log goes on without doubled lines."""
+    if rank > 0:
+        return Log(None, screen=False)
+    last, best = last_folder(config), best_folder(config)
+    checkpoint.recover_folder(best)
+    files.clear_partials(config.output)
+    files.clear_partials(last)
+    if run['iteration'] == 0:
+        shutil.rmtree(last, ignore_errors=True)
+    return Log(os.path.join(config.output, 'train.log'), keep=run['log_bytes'])
+
+
+def rest_of_epoch(iteration, epoch_iters, count, config, rank, world):
+    """What is left of the epoch that the next iteration is in.
+
+    Returns: (epoch, batches); epoch: int from 0; batches: list of int arrays, this process's part of each batch
+    """
+    epoch, done = divmod(iteration, epoch_iters)
+    order = images.epoch_order(count, config.seed, epoch)
+    size, until = config.train.batch_size, min(epoch_iters, done + config.train.iters - iteration)
+    return epoch, [order[at * size:(at + 1) * size][rank::world] for at in range(done, until)]
+
+
+def mean_over_ranks(loss, world):
+    """The loss of the whole batch, of which each process has seen its part."""
+    if world == 1:
+        return loss
+    import paddle
+    paddle.distributed.all_reduce(loss)
+    return loss / world
+
+
+def check_losses(run, lr, config):
+    """Fetch the losses since the last line from the device; give up when too many in a row are not finite."""
+    run['losses'] = [float(loss) for loss in run['losses']]
+    bad = 0
+    for loss in reversed(run['losses']):
+        if math.isfinite(loss):
+            break
+        bad += 1
+    if bad >= MAX_BAD_LOSSES:
+        raise UserError(f'the loss has not been finite for {bad} iterations in a row, up to iteration {run["iteration"]}, '
+                        f'learning rate {lr:g}; their steps were skipped and the best and last models are from before: '
+                        f'lower train.learning_rate ({config.train.learning_rate:g}), or try -o train.amp=false, then '
+                        'start afresh with -o train.resume=never')
+
+
+def log_training(log, run, epoch, lr, timer, config):
+    """Write the original's [TRAIN] line and a row of history, and begin a new window."""
+    finite = [loss for loss in run['losses'] if math.isfinite(loss)]
+    skipped = len(run['losses']) - len(finite)
+    loss = float(np.mean(finite)) if finite else float('nan')
+    iteration, cost = run['iteration'], timer.batch_cost
+    log.info(f'[TRAIN] epoch: {epoch + 1}, iter: {iteration}/{config.train.iters}, loss: {loss:.4f}, lr: {lr:.10f}, '
+             f'batch_cost: {cost:.4f}, reader_cost: {timer.reader_cost:.5f}, '
+             f'ips: {config.train.batch_size / cost:.4f} samples/sec | '
+             f'ETA {clock((config.train.iters - iteration) * cost)}')
+    if skipped:
+        run['skipped'] += skipped
+        log.info(f'skipped {skipped} step(s) whose loss was not finite, {run["skipped"]} so far')
+    run['history'].append({'iteration': iteration, 'epoch': epoch + 1, 'learning_rate': lr, 'train_loss': loss})
+    run['losses'] = []
+    timer.restart()
+
+
+def evaluate_and_keep(model, data, run, epoch, lr, config, task, log):
+    """Score the model on all validation records, keep it if it is the best so far, draw the curves."""
+    import paddle
+    logits = predict_logits(model, data.val_pictures, config.predict.batch_size, data.workers)
+    if not np.isfinite(logits).all():
+        raise_not_finite('an answer of the network', run, config)
+    probabilities = probabilities_of(logits, task)
+    thresholds = metrics.tune_thresholds(data.val_targets, probabilities) if task.multi_label else 0.5
+    scores = metrics.score(data.val_targets, probabilities, thresholds, task)
+    scores['loss'] = float(compute_loss(paddle.to_tensor(logits), data.val_targets, None, 0.0, task))
+    log.info(f'[EVAL] epoch: {epoch + 1} avg accuracy: {scores["accuracy"]:.4f}, f1: {scores["f1"]:.4f}, '
+             f'auc: {scores["auc"]:.4f}, loss: {scores["loss"]:.4f}')
+    row = {'iteration': run['iteration'], 'epoch': epoch + 1, 'learning_rate': lr, 'eval_loss': scores['loss'],
+           'accuracy': scores['accuracy'], 'f1': scores['f1'], 'auc': scores['auc']}
+    run['history'].append({key: value for key, value in row.items() if value == value})
+    metric = config.train.best_metric
+    value = -scores[metric] if metric == 'loss' else scores[metric]
+    if run['best'] is None or value > run['best']['value'] or math.isnan(run['best']['value']):
+        run['best'] = {'value': value, 'epoch': epoch + 1, 'iteration': run['iteration'], 'score': scores[metric]}
+        keep_best(model, data, run, scores, thresholds, probabilities, config, task)
+        log.info(f'[EVAL] the best model so far is saved in {best_folder(config)}')
+    write_history(run['history'], config.output)
+    plots.draw_curves(run['history'], os.path.join(config.output, 'curves.png'))
+
+
+def keep_best(model, data, run, scores, thresholds, probabilities, config, task):
+    """Put the model and all that prediction needs into output/best_model, and draw its validation picture."""
+    import paddle
+    weights = checkpoint.weights_of(model)
+    if checkpoint.first_not_finite(weights):
+        raise_not_finite(f'the tensor {checkpoint.first_not_finite(weights)}', run, config)
+    kept = {'epoch': run['best']['epoch'], 'iteration': run['iteration'], 'paddle': paddle.__version__,
+            'threshold': thresholds.tolist() if task.multi_label else thresholds,
+            'validation': scores, 'validation_records': data.val_names}
+    checkpoint.save_best(best_folder(config), weights, settings.to_yaml(config), checkpoint.without_nan(kept))
+    title = (f'Best model: epoch {run["best"]["epoch"]}, F1 {scores["f1"]:.3f}, AUC {scores["auc"]:.3f}, '
+             f'accuracy {scores["accuracy"]:.3f}')
+    path = os.path.join(config.output, 'validation.png')
+    if task.multi_label:
+        plots.draw_validation_classes(data.val_targets, probabilities, scores['class_f1'], task.class_names, title, path)
+    else:
+        decisions = tasks.decide(probabilities, thresholds, task)
+        plots.draw_validation(data.val_targets, probabilities, decisions, thresholds, title, path)
+
+
+def save_last(model, optimizer, scaler, run, fingerprint, config, log):
+    """Write all that a resumed run needs into output/last."""
+    weights = checkpoint.weights_of(model)
+    if checkpoint.first_not_finite(weights):
+        raise_not_finite(f'the tensor {checkpoint.first_not_finite(weights)}', run, config)
+    run['losses'] = [float(loss) for loss in run['losses']]
+    state = {**run, 'weights': weights, 'optimizer': numpy_state(optimizer.state_dict()),
+             'scaler': numpy_state(scaler.state_dict()), 'fingerprint': fingerprint, 'log_bytes': log.size()}
+    checkpoint.save_last(last_folder(config), state, run['iteration'])
+
+
+def raise_not_finite(what, run, config):
+    raise UserError(f'{what} is NaN or infinite after iteration {run["iteration"]}; this model is not saved, the best and '
+                    f'last ones are from before: lower train.learning_rate ({config.train.learning_rate:g}), then start '
+                    'afresh with -o train.resume=never')
+
+
+def write_history(history, output):
+    """Write the scores and losses so far to output/history.csv."""
+    columns = ('iteration', 'epoch', 'learning_rate', 'train_loss', 'eval_loss', 'accuracy', 'f1', 'auc')
+    files.write_csv(os.path.join(output, 'history.csv'),
+                    [columns] + [[row.get(column, '') for column in columns] for row in history])
+
+
+def tell_time(log, batch_cost, iteration, config):
+    """On a CPU, say after the first iterations how long the run will take and what makes it short."""
+    left = (config.train.iters - iteration) * batch_cost
+    log.info(f'on this CPU the run will take about {clock(left)} more, evaluations not counted; shorter with fewer or '
+             f'smaller iterations: -o train.iters=N (now {config.train.iters}), -o train.batch_size=N (now '
+             f'{config.train.batch_size}), -o model.name=resnet18, or smaller pictures: -o render.size=224 for '
+             'process.py and train.py')
+
+
+def how_to_go_on(run, config):
+    """What to say when a signal stopped the run."""
+    line = f'stopped after iteration {run["iteration"]}, all of it is in {last_folder(config)}: the same command goes on'
+    return line + (f'; {describe_best(run, config)}, predict with it: python predict.py' if run['best'] else '')
+
+
+def describe_best(run, config):
+    best = run['best']
+    return f'best {config.train.best_metric} {best["score"]:.4f} at epoch {best["epoch"]}, in {best_folder(config)}'
+
+
+def best_folder(config):
+    return os.path.join(config.output, 'best_model')
+
+
+def last_folder(config):
+    return os.path.join(config.output, 'last')
+
+
+if __name__ == '__main__':
+    errors.run(main)

@@ -1,0 +1,340 @@
+"""Save all or nothing, load safely, resume.
+
+best_model/ is a folder that is swapped in whole: model.pdparams (Paddle's own format), config.yml, metrics.json, and
+sha256.json with the checksum of each. last/ holds the newest two checkpoints of a run, one file each, so model, optimizer
+and history can never be of two different moments. Nothing is read with plain pickle: a file can hold NumPy arrays and
+plain containers, and nothing that runs.
+"""
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+
+import numpy as np
+
+from utils import files
+from utils.errors import UserError
+
+WEIGHTS = 'model.pdparams'
+CHECKSUMS = 'sha256.json'
+WEIGHTS_LIMIT = 4 * 2**30  # bytes
+NAME_TABLE = 'StructuredToParameterName@@'  # what paddle.save adds to a state dict
+MAGIC = b'ECG checkpoint 1\n'
+KEEP = 2  # checkpoints in last/: the newest, and the one to fall back to
+
+_NUMBERS = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'b1')
+
+
+class _Dtype:
+    """Stands for numpy.dtype while a file is read, so that no damaged state reaches NumPy's C code."""
+
+    def __init__(self, code='', *_):
+        if code not in _NUMBERS:
+            raise pickle.UnpicklingError(f'it holds an array of {code!r}, expected numbers')
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state):
+        if state[1] in ('<', '>'):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands for numpy.ndarray while a file is read; `value` is the array once its state is there."""
+
+    def __init__(self, *_):
+        self.value = None
+
+    def __setstate__(self, state):
+        _, shape, kind, fortran, data = state
+        data = data.encode('latin-1') if isinstance(data, str) else data  # as Python 2 pickled bytes
+        self.value = np.frombuffer(data, kind.dtype).reshape(shape, order='F' if fortran else 'C').copy()
+
+
+def _scalar(kind, data):
+    return np.frombuffer(data, kind.dtype)[0]
+
+
+def _encode(text, encoding):
+    return text.encode('latin-1')  # how protocol 2 spells bytes
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """An unpickler that knows NumPy arrays and plain containers; any other name in the file is refused, not imported."""
+
+    KNOWN = {('numpy', 'ndarray'): _Array, ('numpy', 'dtype'): _Dtype, ('builtins', 'tuple'): tuple,
+             ('__builtin__', 'tuple'): tuple, ('collections', 'OrderedDict'): dict, ('_codecs', 'encode'): _encode,
+             ('numpy.core.multiarray', '_reconstruct'): _Array, ('numpy._core.multiarray', '_reconstruct'): _Array,
+             ('numpy.core.multiarray', 'scalar'): _scalar, ('numpy._core.multiarray', 'scalar'): _scalar}
+
+    def find_class(self, module, name):
+        if (module, name) not in self.KNOWN:
+            raise pickle.UnpicklingError(f'it asks for {module}.{name}, which only a program needs')
+        return self.KNOWN[module, name]
+
+    def persistent_load(self, _):
+        raise pickle.UnpicklingError('it refers to something outside the file')
+
+
+def _unwrap(value):
+    """The plain containers that were read, with arrays in the place of what stood for them."""
+    if isinstance(value, _Array):
+        if value.value is None:
+            raise pickle.UnpicklingError('it holds an array without values')
+        return value.value
+    if isinstance(value, dict):
+        return {key: _unwrap(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_unwrap(inner) for inner in value)
+    if isinstance(value, (str, bytes, int, float, complex, bool, np.generic)) or value is None:
+        return value
+    raise pickle.UnpicklingError(f'it holds a {type(value).__name__}, expected arrays and plain values')
+
+
+def read_weights(path):
+    """Read the weights in a .pdparams file.
+
+    path: str
+    Returns: {name: numpy array}
+    Raises: UserError that says what the file is instead; nothing in the file is run
+    """
+    size = os.path.getsize(path)
+    if size > WEIGHTS_LIMIT:
+        raise UserError(f'{path}: {size / 2**30:.1f} GiB, expected weights under {WEIGHTS_LIMIT >> 30} GiB')
+    with open(path, 'rb') as file:
+        state = _unpickle(path, file.read())
+    if not isinstance(state, dict):
+        raise UserError(f'{path}: holds a {type(state).__name__}, expected the weights of a network by name')
+    state.pop(NAME_TABLE, None)
+    weights = {}
+    for key, value in state.items():
+        if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], np.ndarray):
+            value = value[1]  # (name, array): how Paddle pickles a tensor that stands by itself
+        if not isinstance(key, str) or not isinstance(value, np.ndarray):
+            raise UserError(f'{path}: {key!r} is a {type(value).__name__}, expected a tensor; the file must hold a state '
+                            'dict alone, as paddle.save(model.state_dict(), ...) writes it')
+        weights[key] = value
+    return weights
+
+
+def check_weights(path, weights):
+    """Refuse weights that are not finite float32 before one of them is copied.
+
+    path: str, for the message; weights: {name: numpy array}
+    Raises: UserError
+    """
+    for key, value in weights.items():
+        if value.dtype != np.float32:
+            raise UserError(f'{path}: {key} is {value.dtype}, expected float32')
+        if not np.isfinite(value).all():
+            raise UserError(f'{path}: {key} holds NaN or infinite values; use an earlier model')
+
+
+def weights_of(model):
+    """A copy of all weights and BatchNorm statistics.
+
+    model: paddle.nn.Layer
+    Returns: {name: numpy array}
+    """
+    return {key: np.array(value.numpy()) for key, value in model.state_dict().items()}
+
+
+def first_not_finite(weights):
+    """The name of the first tensor with a NaN or infinite value, or None.
+
+    weights: {name: numpy array}
+    """
+    return next((key for key, value in weights.items() if not np.isfinite(value).all()), None)
+
+
+def without_nan(value):
+    """Plain values for JSON: NaN, which JSON does not know, becomes None."""
+    if isinstance(value, dict):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+def save_best(folder, weights, config_yaml, metrics):
+    """Put a best_model folder in the place of an earlier one, whole or not at all.
+
+    folder: str; weights: {name: numpy array}; config_yaml: str; metrics: dict for metrics.json
+    Raises: UserError when the disk is full; the earlier model is then still there
+    """
+    partial = f'{folder}.{os.getpid()}{files.PARTIAL}'
+    shutil.rmtree(partial, ignore_errors=True)
+    contents = {WEIGHTS: pickle.dumps(weights, protocol=4), 'config.yml': config_yaml.encode(),
+                'metrics.json': (json.dumps(metrics, indent=2) + '\n').encode()}
+    sums = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    contents[CHECKSUMS] = (json.dumps(sums, indent=2) + '\n').encode()
+    try:
+        os.makedirs(partial)
+        for name, data in contents.items():
+            files.write_bytes(os.path.join(partial, name), data)
+        replace_folder(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def replace_folder(new, folder):
+    """Put the folder `new` in the place of `folder`; recover_folder() mends what a kill in between leaves."""
+    complete, old = _complete(folder), f'{folder}.old{files.PARTIAL}'
+    recover_folder(folder)
+    files.sync_folder(new)
+    os.rename(new, complete)
+    if os.path.isdir(folder):
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(folder, old)
+    os.rename(complete, folder)
+    files.sync_folder(os.path.dirname(folder) or '.')
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(folder):
+    """Finish a replacement that was killed halfway: a complete new folder takes its place."""
+    complete, old = _complete(folder), f'{folder}.old{files.PARTIAL}'
+    if os.path.isdir(complete):
+        shutil.rmtree(old, ignore_errors=True)
+        if os.path.isdir(folder):
+            os.rename(folder, old)
+        os.rename(complete, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _complete(folder):
+    return f'{folder}.complete'
+
+
+def weights_path(folder):
+    """The weights in a best_model folder, after comparing every file there with its checksum.
+
+    folder: str
+    Raises: UserError that names the file that is missing or changed
+    """
+    try:
+        with open(os.path.join(folder, CHECKSUMS), encoding='utf-8') as file:
+            sums = json.load(file)
+        names = [WEIGHTS, 'config.yml', 'metrics.json']
+        sums = {name: sums[name] for name in names}
+    except FileNotFoundError:
+        raise UserError(f'{folder}: no {CHECKSUMS} there, expected a best_model folder as train.py leaves it; train one '
+                        'with: python train.py') from None
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+        raise UserError(f'{folder}/{CHECKSUMS}: damaged; copy the whole folder again, or train anew') from None
+    for name, expected in sums.items():
+        path = os.path.join(folder, name)
+        if not os.path.isfile(path):
+            raise UserError(f'{path}: missing; copy the whole folder again, or train anew')
+        if _sha256(path) != expected:
+            raise UserError(f'{path}: not the file that train.py wrote (its checksum differs): damaged or edited; copy '
+                            'the whole folder again, or train anew')
+    return os.path.join(folder, WEIGHTS)
+
+
+def load_best(folder):
+    """Read a best_model folder.
+
+    folder: str
+    Returns: (weights, path of its config.yml, metrics)
+    Raises: UserError
+    """
+    recover_folder(folder)
+    if not os.path.isdir(folder):
+        raise UserError(f'{folder}: no trained model there; train one with: python train.py')
+    path = weights_path(folder)
+    with open(os.path.join(folder, 'metrics.json'), encoding='utf-8') as file:
+        metrics = json.load(file)
+    return read_weights(path), os.path.join(folder, 'config.yml'), metrics
+
+
+def set_weights(model, weights, path):
+    """Copy weights into a model after checking that every name, shape and type is right.
+
+    model: paddle.nn.Layer; weights: {name: numpy array}; path: str, for the message
+    Raises: UserError, before a single tensor was copied
+    """
+    own = {key: list(value.shape) for key, value in model.state_dict().items()}
+    for key in sorted(set(own) ^ set(weights)):
+        what = 'is missing' if key in own else 'has no place in the network'
+        raise UserError(f'{path}: the tensor {key} {what}; expected the weights of the network that config.yml names')
+    for key, shape in own.items():
+        if list(weights[key].shape) != shape:
+            raise UserError(f'{path}: {key} has the shape {list(weights[key].shape)}, expected {shape}')
+    check_weights(path, weights)
+    model.set_state_dict(weights)
+
+
+def save_last(folder, state, iteration):
+    """Write a checkpoint into last/ and drop those that are older than the one before it.
+
+    folder: str; state: dict of plain values and numpy arrays; iteration: int
+    Returns: the checkpoint's path
+    """
+    os.makedirs(folder, exist_ok=True)
+    body = pickle.dumps(state, protocol=4)
+    path = os.path.join(folder, f'iter_{iteration:08d}.ckpt')
+    files.write_bytes(path, MAGIC + hashlib.sha256(body).hexdigest().encode() + b'\n' + body)
+    for old in list_last(folder)[KEEP:]:
+        os.remove(old)
+    return path
+
+
+def list_last(folder):
+    """The checkpoints in last/, newest first."""
+    if not os.path.isdir(folder):
+        return []
+    names = [entry.name for entry in os.scandir(folder) if entry.name.startswith('iter_') and
+             entry.name.endswith('.ckpt')]
+    return [os.path.join(folder, name) for name in sorted(names, reverse=True)]
+
+
+def load_last(folder):
+    """Read the newest checkpoint that is whole.
+
+    Returns: (state, notes), state None where there is no checkpoint; notes: list of str, one per damaged file
+    Raises: UserError where there are checkpoints and none is whole
+    """
+    notes = []
+    for path in list_last(folder):
+        try:
+            return _read_checkpoint(path), notes
+        except UserError as error:
+            notes.append(f'{error}; falling back to the checkpoint before it')
+    if notes:
+        raise UserError(f'{folder}: none of its {len(notes)} checkpoints can be read ({notes[0]}); start afresh with '
+                        '-o train.resume=never')
+    return None, notes
+
+
+def _read_checkpoint(path):
+    with open(path, 'rb') as file:
+        data = file.read(WEIGHTS_LIMIT)
+    head = len(MAGIC) + 65
+    if not data.startswith(MAGIC) or hashlib.sha256(data[head:]).hexdigest().encode() != data[len(MAGIC):head - 1]:
+        raise UserError(f'{path}: damaged or half written ({len(data)} bytes)')
+    return _unpickle(path, data[head:])
+
+
+def _unpickle(path, data):
+    hint = ''
+    if data[:256].lstrip()[:1] == b'<':
+        hint = '; it looks like a web page, so the download failed'
+    if not data:
+        raise UserError(f'{path}: the file is empty, expected weights; copy or download it again')
+    try:
+        # latin1: what Python 2 and old Paddle pickled as bytes strings
+        return _unwrap(_ArraysOnly(io.BytesIO(data), encoding='latin1').load())
+    except Exception as error:  # a damaged pickle can raise almost anything
+        raise UserError(f'{path}: not a file of weights ({type(error).__name__}: {error}){hint}; expected what '
+                        'paddle.save or train.py wrote; it may be truncated: copy or download it again') from None
+
+
+def _sha256(path):
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        for block in iter(lambda: file.read(2**20), b''):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,108 @@
+"""Writing so that a kill or a full disk at any moment leaves either the old file or the new one, both whole."""
+import csv
+import io
+import json
+import os
+import shutil
+
+from utils.errors import UserError
+
+PARTIAL = '.partial'  # ends the name of every file or folder that is not finished yet
+
+
+def write_bytes(path, data):
+    """Write `data` to `path`: into a temporary file beside it, flushed to the disk, then renamed.
+
+    path: str; data: bytes
+    Raises UserError that names the path and the room needed when the disk is full; `path` is then what it was before.
+    """
+    partial = f'{path}.{os.getpid()}{PARTIAL}'
+    try:
+        with open(partial, 'wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        _remove_quietly(partial)
+        if error.errno in (28, 122):  # ENOSPC, EDQUOT
+            raise UserError(f'{path}: the disk is full, {len(data) / 2**20:.1f} MiB are needed; what was there before '
+                            'is whole: make room and run the same command again') from None
+        error.filename = path
+        raise
+
+
+def write_text(path, text):
+    """Write `text` to `path` as UTF-8; see write_bytes."""
+    write_bytes(path, text.encode('utf-8'))
+
+
+def write_json(path, value):
+    """Write `value` to `path` as indented JSON; see write_bytes."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + '\n')
+
+
+def write_csv(path, rows):
+    """Write `rows`, sequences of cells, to `path` as CSV with \\n line ends; see write_bytes.
+
+    A text cell that a spreadsheet would take for a formula gets an apostrophe in front.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerows([_harmless(cell) for cell in row] for row in rows)
+    write_text(path, text.getvalue())
+
+
+def _harmless(cell):
+    if isinstance(cell, str) and cell[:1] in ('=', '+', '-', '@', '\t', '\r'):
+        return "'" + cell
+    return cell
+
+
+def sync_folder(folder):
+    """Make the names in `folder` survive a power cut, where the system can open folders."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def clear_partials(folder):
+    """Remove what an earlier run that was killed left half written directly in `folder`.
+
+    folder: str; need not exist. Partial files of a process that is still alive are left alone.
+    """
+    if not os.path.isdir(folder):
+        return
+    for entry in os.scandir(folder):
+        if not entry.name.endswith(PARTIAL):
+            continue
+        pid = entry.name[:-len(PARTIAL)].rpartition('.')[2]
+        if pid.isdigit() and int(pid) != os.getpid() and _alive(int(pid)):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path, ignore_errors=True)
+        else:
+            _remove_quietly(entry.path)
+
+
+def _alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _remove_quietly(path):
+    try:
+        os.remove(path)
+    except OSError:
+        pass

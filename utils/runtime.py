@@ -1,0 +1,114 @@
+"""The machine a script runs on: threads, device, what to print of them. Call prepare() before importing paddle."""
+import zlib  # noqa: F401  Paddle 2.6 crashes in zlib when it is what loads libz first, so libz comes before it.
+
+import os
+import platform
+import sys
+
+from utils.errors import UserError
+
+
+def prepare():
+    """Set what Paddle's CPU kernels read once, at the first operation, unless the user has set it.
+
+    Paddle starts with one thread; and MKL, on AMD, with half of the vector width unless told otherwise.
+    """
+    cores = str(usable_cores())
+    threads = os.environ.get('OMP_NUM_THREADS', os.environ.get('MKL_NUM_THREADS', cores))
+    os.environ.setdefault('OMP_NUM_THREADS', threads)
+    os.environ.setdefault('MKL_NUM_THREADS', threads)
+    if _cpu_vendor() == 'AuthenticAMD':
+        os.environ.setdefault('MKL_DEBUG_CPU_TYPE', '5')
+    # Paddle warns of OMP_NUM_THREADS > 1 with several processes on one machine; a launcher sets it itself there.
+    os.environ.setdefault('GLOG_minloglevel', '2')
+
+
+def usable_cores():
+    """How many cores this process may use: the affinity mask and the container's quota, not the machine's count."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    try:
+        with open('/sys/fs/cgroup/cpu.max', encoding='ascii') as file:
+            quota, period = file.read().split()
+        if quota != 'max':
+            cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass  # not Linux, or no cgroup v2: the affinity mask is all there is to know
+    return cores
+
+
+def free_memory():
+    """Bytes of memory that can be taken without swapping, or None where the system does not say."""
+    found = []
+    try:
+        with open('/proc/meminfo', encoding='ascii') as file:
+            found += [int(line.split()[1]) * 1024 for line in file if line.startswith('MemAvailable')]
+        with open('/sys/fs/cgroup/memory.max', encoding='ascii') as file:
+            limit = file.read().strip()
+        with open('/sys/fs/cgroup/memory.current', encoding='ascii') as file:
+            found += [int(limit) - int(file.read())] if limit != 'max' else []
+    except (OSError, ValueError):
+        pass
+    return min(found) if found else None
+
+
+def choose_device(wanted):
+    """Make Paddle use the device that `wanted` asks for.
+
+    wanted: 'auto', 'gpu' or 'cpu'
+    Returns: (device, reason); device 'gpu:N' or 'cpu', reason a phrase for the log
+    Raises: UserError for 'gpu' where Paddle finds none
+    """
+    import paddle
+    compiled = paddle.is_compiled_with_cuda()
+    count = paddle.device.cuda.device_count() if compiled else 0
+    if wanted == 'cpu':
+        device, reason = 'cpu', 'device: cpu was asked for'
+    elif count:
+        rank = int(os.environ.get('FLAGS_selected_gpus', '0').split(',')[0])
+        device, reason = f'gpu:{rank}', f'{count} GPU(s) found'
+    else:
+        reason = 'Paddle finds no GPU' if compiled else 'this Paddle is the CPU build'
+        if wanted == 'gpu':
+            raise UserError(f'device: gpu was asked for, but {reason}; choose a GPU machine'
+                            f'{"" if compiled else " and install paddlepaddle-gpu"}, or set device: auto')
+        device = 'cpu'
+    paddle.device.set_device(device)
+    return device, reason
+
+
+def describe(device, reason):
+    """What this run runs on, one line: versions, device, its memory or threads.
+
+    device, reason: as choose_device returned them
+    """
+    import paddle
+    line = f'Python {platform.python_version()}, Paddle {paddle.__version__}, '
+    line += f'CUDA {paddle.version.cuda()}, ' if paddle.is_compiled_with_cuda() else 'no CUDA, '
+    if device == 'cpu':
+        line += f'CPU with {os.environ["OMP_NUM_THREADS"]} thread(s) of {usable_cores()} core(s)'
+    else:
+        card = paddle.device.cuda.get_device_properties(device)
+        line += f'{device} {card.name} with {card.total_memory / 2**30:.1f} GiB'
+    return f'{line} ({reason})'
+
+
+def is_out_of_memory(error):
+    """Whether an exception out of Paddle says that memory ran out; Paddle raises it as several types."""
+    return isinstance(error, MemoryError) or 'ResourceExhausted' in str(error) or 'ut of memory' in str(error)
+
+
+def describe_without_paddle():
+    """What a run that needs no Paddle runs on, one line."""
+    return f'Python {platform.python_version()}, {usable_cores()} core(s), {sys.platform}'
+
+
+def _cpu_vendor():
+    try:
+        with open('/proc/cpuinfo', encoding='utf-8', errors='replace') as file:
+            for line in file:
+                if line.startswith('vendor_id'):
+                    return line.split(':')[1].strip()
+    except OSError:
+        pass
+    processor = os.environ.get('PROCESSOR_IDENTIFIER', '')  # Windows
+    return 'AuthenticAMD' if 'AuthenticAMD' in processor else ''
