@@ -32,10 +32,11 @@ def main():
     problems = draw_all(jobs, drawn_with, workers)
     if source.reference:
         copy_labels(source.reference, config.data.root)
-    files.write_json(os.path.join(config.data.root, 'render.json'), drawn_with)
-    unreadable = {name for _, name, _ in problems}
-    draw_examples(source, config, unreadable)
-    for path, _, problem in sorted(problems):
+    not_drawn = {part: sorted(name for path, name, _ in problems if found.get(name) == path)
+                 for part, found in (('train', source.train), ('val', source.val))}
+    files.write_json(os.path.join(config.data.root, 'render.json'), {**drawn_with, 'not_drawn': not_drawn})
+    draw_examples(source, config, {name for path, name, _ in problems if source.train.get(name) == path})
+    for _, _, problem in sorted(problems):
         errors.say_error(problem)
     if problems:
         errors.say_error(f'{len(problems)} of {len(jobs)} records could not be drawn, they are named above; mend or '
@@ -148,6 +149,13 @@ def draw_chunk(jobs):
 
 
 def draw_one(path, target, name):
+    outcome = try_to_draw(path, target, name)
+    if outcome[0] == 'error' and os.path.exists(target):
+        os.remove(target)  # it shows what the file held before
+    return outcome
+
+
+def try_to_draw(path, target, name):
     try:
         if not os.path.isfile(path):
             raise UserError(f'{path}: not a file, expected a MAT record')

@@ -32,13 +32,12 @@ TIMED_ITERATIONS = 4  # on a CPU, after which the whole run's time is foretold
 # What may change from a run to its resumption: it does not touch what is learnt, or only says where things are.
 FREE_SETTINGS = ('device', 'output', 'data.source', 'data.root', 'data.workers', 'data.cache', 'model.pretrained',
                  'train.amp', 'train.log_interval', 'train.save_interval', 'train.resume', 'predict.batch_size',
-                 'predict.threshold')
+                 'predict.threshold', 'predict.answer')
 
 
 def main():
     arguments, config = settings.parse_arguments(__doc__, add_arguments)
-    runtime.prepare()
-    import paddle
+    paddle = runtime.import_paddle()
     device, reason = runtime.choose_device(config.device)
     if paddle.distributed.get_world_size() > 1:
         paddle.distributed.init_parallel_env()

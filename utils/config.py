@@ -103,6 +103,7 @@ class Augment:
 class Predict:
     batch_size: int = setting(32, _at_least(1))
     threshold: Union[str, float] = setting('auto', _auto_or(_between(0, 1)))
+    answer: str = setting('answer.csv', (lambda value: value.endswith('.csv'), 'a name that ends in .csv'))
 
 
 @dataclass(frozen=True)

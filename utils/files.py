@@ -43,13 +43,18 @@ def write_json(path, value):
 
 
 def write_csv(path, rows):
-    """Write `rows`, sequences of cells, to `path` as CSV with \\n line ends; see write_bytes.
+    """Write `rows` to `path` as csv_text() spells them; see write_bytes."""
+    write_text(path, csv_text(rows))
+
+
+def csv_text(rows):
+    """`rows`, sequences of cells, as CSV with \\n line ends.
 
     A text cell that a spreadsheet would take for a formula gets an apostrophe in front.
     """
     text = io.StringIO()
     csv.writer(text, lineterminator='\n').writerows([_harmless(cell) for cell in row] for row in rows)
-    write_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def _harmless(cell):

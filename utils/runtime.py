@@ -1,26 +1,35 @@
-"""The machine a script runs on: threads, device, what to print of them. Call prepare() before importing paddle."""
+"""The machine a script runs on: threads, device, what to print of them. Scripts call import_paddle() first."""
 import zlib  # noqa: F401  Paddle 2.6 crashes in zlib when it is what loads libz first, so libz comes before it.
 
 import os
 import platform
 import sys
+import warnings
 
 from utils.errors import UserError
 
 
-def prepare():
-    """Set what Paddle's CPU kernels read once, at the first operation, unless the user has set it.
+def import_paddle():
+    """Import Paddle, after setting what its CPU kernels read once, at the first operation, unless the user has set it.
 
     Paddle starts with one thread; and MKL, on AMD, with half of the vector width unless told otherwise.
+    Returns: the module
+    Raises: UserError where Paddle is not installed
     """
-    cores = str(usable_cores())
-    threads = os.environ.get('OMP_NUM_THREADS', os.environ.get('MKL_NUM_THREADS', cores))
-    os.environ.setdefault('OMP_NUM_THREADS', threads)
-    os.environ.setdefault('MKL_NUM_THREADS', threads)
     if _cpu_vendor() == 'AuthenticAMD':
         os.environ.setdefault('MKL_DEBUG_CPU_TYPE', '5')
-    # Paddle warns of OMP_NUM_THREADS > 1 with several processes on one machine; a launcher sets it itself there.
-    os.environ.setdefault('GLOG_minloglevel', '2')
+    chosen = 'OMP_NUM_THREADS' in os.environ or 'MKL_NUM_THREADS' in os.environ or 'PADDLE_TRAINER_ID' in os.environ
+    for what in ('No ccache found', 'When training, we now always track global mean and variance'):
+        warnings.filterwarnings('ignore', what)  # of no use to a person who trains
+    try:
+        import paddle
+    except ImportError as error:
+        raise UserError(f'Paddle cannot be imported ({error}); install it as README.md says: '
+                        'pip install -r requirements.txt') from None
+    if not chosen:
+        # After the import: before it, Paddle would print a warning that is meant for its data-parallel launcher.
+        os.environ['OMP_NUM_THREADS'] = os.environ['MKL_NUM_THREADS'] = str(usable_cores())
+    return paddle
 
 
 def usable_cores():

@@ -1,0 +1,53 @@
+# make demo: the whole pipeline on made-up ECGs, in minutes and without data or GPU.  make test: the test suite.
+# Both need only Python 3.9-3.12 and make; they install what is needed into .venv first.
+
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10 python3.9 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo $$p; break; }; done)
+REQUIREMENTS ?= $(shell if nvidia-smi -L 2>/dev/null | grep -q GPU; then echo requirements.txt; else echo requirements-cpu.txt; fi)
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+TASK ?= 1
+DEMO := output/demo-task$(TASK)
+
+# 128 pixels and ResNet18 are what two laptop cores learn from in minutes; the real thing is 640 and ResNet50.
+DEMO_SETTINGS = -o task=$(TASK) -o data.source=$(DEMO)/ecgs -o data.root=$(DEMO)/pictures -o output=$(DEMO) \
+	-o predict.answer=$(DEMO)/answer.csv -o render.size=128 -o model.name=resnet18 -o model.pretrained=none \
+	-o train.iters=400 -o train.batch_size=16 -o train.warmup_iters=40
+
+.PHONY: demo test faults bench clean
+
+demo: $(VENV)/installed
+	$(RUN) -m utils.demo $(DEMO)/ecgs --task $(TASK)
+	$(RUN) process.py $(DEMO_SETTINGS)
+	$(RUN) train.py $(DEMO_SETTINGS)
+	$(RUN) predict.py $(DEMO_SETTINGS) --reference $(DEMO)/ecgs/valreference.csv
+	@echo
+	@echo 'Look at:'
+	@echo '  $(DEMO)/pictures/examples.png    a few of the ECGs, as a person sees them'
+	@echo '  $(DEMO)/pictures/val/            the pictures, as the network sees them'
+	@echo '  $(DEMO)/curves.png               how training went'
+	@echo '  $(DEMO)/validation.png           how good the best model is on the validation records'
+	@echo '  $(DEMO)/answer.csv               the answer, scored above on records that it was never trained on'
+	@echo 'The same with your data: python process.py, python train.py, python predict.py (README.md)'
+
+test: $(VENV)/installed-tests
+	$(RUN) -m pytest tests
+
+faults: $(VENV)/installed-tests
+	$(RUN) -m tests.faults
+
+bench: $(VENV)/installed-tests
+	$(RUN) -m benchmarks
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/installed: requirements-common.txt $(REQUIREMENTS)
+	@test -n '$(PYTHON)' || { echo 'error: no Python from 3.9 to 3.12 found; install one, or name it: make PYTHON=/path/to/python'; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --disable-pip-version-check -r $(REQUIREMENTS)
+	touch $@
+
+$(VENV)/installed-tests: $(VENV)/installed requirements-test.txt requirements-ptbxl.txt
+	$(RUN) -m pip install --disable-pip-version-check -r requirements-test.txt
+	touch $@
