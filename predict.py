@@ -1,4 +1,7 @@
-"""Predict the test records' pictures with output/best_model: data.root/val/*.png -> answer.csv and answer.zip."""
+"""Predict the test records' pictures with output/best_model: data.root/val/*.png -> answer.csv and answer.zip.
+
+With --input, ECGs of your own instead: a MAT, WFDB, CSV or NPY file, or a folder of them.
+"""
 import zlib  # noqa: F401  before Paddle, see utils/runtime.py
 
 import io
@@ -11,11 +14,11 @@ import numpy as np
 from models import build_model
 from utils import checkpoint
 from utils import config as settings
-from utils import errors, files, images, metrics, runtime, tasks
+from utils import errors, export, files, images, inputs, metrics, runtime, tasks
 from utils.errors import UserError
 from utils.inference import predict_logits, probabilities_of
 from utils.progress import Bar
-from utils.render import settings_of
+from utils.render import Renderer, settings_of
 
 
 def main():
@@ -37,14 +40,20 @@ def main():
           f'validation F1 {kept["validation"]["f1"]:.4f}, threshold {np.round(thresholds, 4).tolist()}')
 
     # The pictures.
-    names = list_test_pictures(config.data.root, trained)
+    if arguments.input:
+        names, pictures, problems = draw_inputs(arguments, trained.render)
+    else:
+        if arguments.sampling_rate or arguments.unit:
+            raise UserError('--sampling-rate and --unit belong to ECGs of your own; name them with --input PATH')
+        names, problems = list_test_pictures(config.data.root, trained), []
+        paths = [os.path.join(config.data.root, 'val', f'{name}.png') for name in names]
+        pictures = images.Pictures(paths, trained.render.size, cached=False)
     truth = tasks.read_reference(arguments.reference, names, task) if arguments.reference else None
     workers = runtime.usable_cores() if config.data.workers == 'auto' else config.data.workers
-    paths = [os.path.join(config.data.root, 'val', f'{name}.png') for name in names]
-    pictures = images.Pictures(paths, trained.render.size, cached=False)
-    bar = Bar('predicting', len(names), 'records')
     try:
-        logits = predict_logits(model, pictures, config.predict.batch_size, workers, bar.advance)
+        network = fastest_network(folder, model, task, device, config.predict, pictures)
+        bar = Bar('predicting', len(names), 'records')
+        logits = predict_logits(network, pictures, config.predict.batch_size, workers, bar.advance)
     except (RuntimeError, MemoryError, SystemError) as error:
         if not runtime.is_out_of_memory(error):
             raise
@@ -58,17 +67,36 @@ def main():
 
     # The answer. answer.csv comes last: when it is there, all of it is.
     write_probabilities(os.path.join(config.output, 'probabilities.csv'), names, probabilities, task)
-    write_answer(config.predict.answer, tasks.answer_rows(names, decisions, task))
+    write_answer(config.predict.answer, tasks.answer_rows(names, decisions, task, config.predict.answer_format))
     print(f'Save to {config.predict.answer}')
     tell_counts(decisions, task)
     if truth is not None:
         tell_scores(truth, probabilities, decisions, thresholds, trained.seed, task)
+    if problems:
+        errors.say_error(f'{len(problems)} of {len(problems) + len(names)} ECGs could not be read, they are named above '
+                         f'and not in {config.predict.answer}; mend or remove them, then run predict.py again')
+        return 2
     return 0
 
 
 def add_arguments(parser):
     parser.add_argument('--reference', metavar='CSV',
-                        help='the true labels of the test records, to score the answer with')
+                        help='the true labels of the records that are predicted, to score the answer with')
+    parser.add_argument('--input', metavar='PATH',
+                        help='predict your own ECGs: a .mat, .hea, .csv or .npy file, or a folder of them')
+    parser.add_argument('--sampling-rate', type=float, metavar='HZ',
+                        help='with --input: of the files that do not say it themselves, such as CSV and NPY')
+    parser.add_argument('--unit', choices=('mV', 'uV'), help='with --input: as --sampling-rate')
+
+
+def fastest_network(folder, model, task, device, predict, pictures):
+    """The model's export where it is there and answers as the model does on the first pictures, else the model."""
+    count = min(export.CHECKED, predict.batch_size, len(pictures))
+    first = np.stack([pictures.read(index, 0) for index in range(count)])
+    network, notes = export.choose_network(folder, model, task, device, predict.precision, first)
+    for note in notes:
+        print(note)
+    return network
 
 
 def read_thresholds(kept, wanted, folder, task):
@@ -99,6 +127,36 @@ def list_test_pictures(root, trained):
         raise UserError(f'{root}/val: process.py could not draw {len(not_drawn)} test records ({", ".join(not_drawn[:5])}), '
                         'so the answer would lack them; mend or remove these records and run process.py again')
     return names
+
+
+def draw_inputs(arguments, render):
+    """Read the ECGs that --input names and draw each as the model's training pictures were drawn.
+
+    render: config.Render of the model
+    Returns: (names, inputs.DrawnPictures, problems); problems: list of str, one per ECG that could not be read
+    Raises: UserError where there is none that can be read
+    """
+    found = inputs.find_inputs(arguments.input)
+    renderer = Renderer(render.size, render.mv_per_lead, render.line_width)
+    names, pictures, problems = [], inputs.DrawnPictures(), []
+    bar = Bar('reading', len(found), 'ECGs')
+    for name, path in found.items():
+        try:
+            _, signal, notes = inputs.read_input(path, arguments.sampling_rate, arguments.unit)
+            pictures.add(renderer.draw(signal))
+            names.append(name)
+            for note in notes:
+                print(f'note: {note}')
+        except UserError as error:
+            problems.append(str(error))
+        except OSError as error:
+            problems.append(errors.describe_os_error(error))
+        bar.advance()
+    if not names:
+        raise UserError(*problems)
+    for problem in problems:
+        errors.say_error(problem)
+    return names, pictures, problems
 
 
 def write_probabilities(path, names, probabilities, task):

@@ -17,9 +17,9 @@ from models import build_model
 from models.pretrained import load_pretrained
 from utils import checkpoint
 from utils import config as settings
-from utils import errors, files, images, metrics, plots, records, runtime, tasks
+from utils import errors, export, files, images, metrics, plots, records, runtime, tasks
 from utils.errors import Stopped, UserError
-from utils.inference import compute_loss, predict_logits, probabilities_of, weigh_classes
+from utils.inference import compute_loss, plain_network, predict_logits, probabilities_of, weigh_classes
 from utils.lock import lock_folder
 from utils.optimizers import make_optimizer, numpy_state
 from utils.progress import Log, Timer, clock
@@ -32,7 +32,7 @@ TIMED_ITERATIONS = 4  # on a CPU, after which the whole run's time is foretold
 # What may change from a run to its resumption: it does not touch what is learnt, or only says where things are.
 FREE_SETTINGS = ('device', 'output', 'data.source', 'data.root', 'data.workers', 'data.cache', 'model.pretrained',
                  'train.amp', 'train.log_interval', 'train.save_interval', 'train.resume', 'predict.batch_size',
-                 'predict.threshold', 'predict.answer')
+                 'predict.threshold', 'predict.precision', 'predict.answer_format', 'predict.answer')
 
 
 def main():
@@ -74,10 +74,12 @@ def train(config, insist_on_resume, device, reason):
     # Model, optimizer, precision.
     model = build_model(config.model.name, len(task.class_names), config.seed)
     if run['iteration'] == 0:
-        log.info(load_pretrained(model, config.model.name, config.model.pretrained))
+        for line in load_pretrained(model, config.model.name, config.model.pretrained, settings_of(config.render)):
+            log.info(line)
     else:
         checkpoint.set_weights(model, run.pop('weights'), last_folder(config))
     if run['iteration'] >= config.train.iters:
+        export_best(config, task, rank, log)
         log.info(f'this run is finished ({config.train.iters} iterations); predict with: python predict.py; to train '
                  'anew: python train.py -o train.resume=never')
         return 0
@@ -139,6 +141,7 @@ def train(config, insist_on_resume, device, reason):
                 raise Stopped(stop.signum)
             network.train()
             timer.ask()
+    export_best(config, task, rank, log)
     log.info(f'finished; {describe_best(run, config)}; curves: {config.output}/curves.png; next: python predict.py')
     return 0
 
@@ -285,7 +288,7 @@ def log_training(log, run, epoch, lr, timer, config):
 def evaluate_and_keep(model, data, run, epoch, lr, config, task, log):
     """Score the model on all validation records, keep it if it is the best so far, draw the curves."""
     import paddle
-    logits = predict_logits(model, data.val_pictures, config.predict.batch_size, data.workers)
+    logits = predict_logits(plain_network(model), data.val_pictures, config.predict.batch_size, data.workers)
     if not np.isfinite(logits).all():
         raise_not_finite('an answer of the network', run, config)
     probabilities = probabilities_of(logits, task)
@@ -325,6 +328,20 @@ def keep_best(model, data, run, scores, thresholds, probabilities, config, task)
     else:
         decisions = tasks.decide(probabilities, thresholds, task)
         plots.draw_validation(data.val_targets, probabilities, decisions, thresholds, title, path)
+
+
+def export_best(config, task, rank, log):
+    """Put a program for fast prediction into output/best_model, if there is none yet."""
+    folder = best_folder(config)
+    if rank > 0 or not os.path.isdir(folder) or export.has_export(folder):
+        return
+    try:
+        model = build_model(config.model.name, len(task.class_names), config.seed)
+        checkpoint.set_weights(model, checkpoint.load_best(folder)[0], folder)
+        export.add_export(folder, model)
+        log.info(f'{folder} now holds an export for fast prediction on CPUs')
+    except Exception as error:  # the model is saved, and an export is only speed: no reason to fail
+        log.info(f'no export for fast prediction, predict.py will take the plain network: {error}')
 
 
 def save_last(model, optimizer, scaler, run, fingerprint, config, log):

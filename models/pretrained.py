@@ -5,22 +5,24 @@ import socket
 from urllib.parse import urlparse
 
 from utils import checkpoint
+from utils import config as settings
 from utils.errors import UserError
+from utils.render import settings_of
 
 HEAD = 'fc.'  # the layer whose shape depends on the number of classes
 CONNECT_SECONDS = 10
 
 
-def load_pretrained(model, name, pretrained):
+def load_pretrained(model, name, pretrained, drawn_with):
     """Load the weights that config.model.pretrained names into a freshly built model.
 
     model: paddle.nn.Layer; name: str, e.g. 'resnet50'; pretrained: 'imagenet', 'none' or the path of a .pdparams file
-        or of a best_model folder
-    Returns: str, what was loaded
+        or of a best_model folder; drawn_with: dict, render.settings_of() of the pictures to train on
+    Returns: list of str, what was loaded, and a warning where a best_model was trained on pictures drawn otherwise
     Raises: UserError where there are no useful weights: never a silent random start
     """
     if pretrained == 'none':
-        return 'random start: model.pretrained is none'
+        return ['random start: model.pretrained is none']
     path = imagenet_weights(name) if pretrained == 'imagenet' else _weights_file(pretrained)
     weights = checkpoint.read_weights(path)
     own = {key: value.shape for key, value in model.state_dict().items()}
@@ -40,7 +42,18 @@ def load_pretrained(model, name, pretrained):
     unused = sorted(set(weights) - set(own))
     said = f'loaded {len(usable)} of {len(own)} tensors of {name} from {path}'
     said += f'; new, random: {", ".join(fresh)}' if fresh else ''
-    return said + (f'; not used: {", ".join(unused[:5])}{", ..." if len(unused) > 5 else ""}' if unused else '')
+    said += f'; not used: {", ".join(unused[:5])}{", ..." if len(unused) > 5 else ""}' if unused else ''
+    from_model = pretrained != 'imagenet' and os.path.isdir(pretrained)
+    return [said] + (_compare_drawing(pretrained, drawn_with) if from_model else [])
+
+
+def _compare_drawing(folder, drawn_with):
+    """A warning, in a list, where the model in a best_model folder knows pictures that were drawn otherwise."""
+    theirs = settings_of(settings.load(os.path.join(folder, 'config.yml')).render)
+    wrong = [f'{key} {theirs[key]} there, {value} here' for key, value in drawn_with.items() if theirs[key] != value]
+    redraw = ' '.join(f'-o render.{key}={theirs[key]}' for key in drawn_with if key != 'version')
+    return [f'warning: {folder} was trained on pictures drawn otherwise ({", ".join(wrong)}), so much of what it has '
+            f'learnt is lost; better draw and train with: {redraw}'] if wrong else []
 
 
 def imagenet_weights(name):

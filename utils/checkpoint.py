@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pickle
+import pickletools
 import shutil
 
 import numpy as np
@@ -23,6 +24,10 @@ WEIGHTS_LIMIT = 4 * 2**30  # bytes
 NAME_TABLE = 'StructuredToParameterName@@'  # what paddle.save adds to a state dict
 MAGIC = b'ECG checkpoint 1\n'
 KEEP = 2  # checkpoints in last/: the newest, and the one to fall back to
+OPCODE_LIMIT = 2_000_000  # of a pickle: a network needs thousands, a long history some hundred thousand
+
+STATE = {'iteration': int, 'best': (dict, type(None)), 'history': list, 'losses': list, 'skipped': int, 'log_bytes': int,
+         'weights': dict, 'optimizer': dict, 'scaler': dict, 'fingerprint': dict}  # what a checkpoint holds
 
 _NUMBERS = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'b1')
 
@@ -41,7 +46,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for numpy.ndarray while a file is read; `value` is the array once its state is there."""
+    """Stands for numpy.ndarray while a file is read; `value` is the array, a view of the file, once its state is there."""
 
     def __init__(self, *_):
         self.value = None
@@ -49,7 +54,7 @@ class _Array:
     def __setstate__(self, state):
         _, shape, kind, fortran, data = state
         data = data.encode('latin-1') if isinstance(data, str) else data  # as Python 2 pickled bytes
-        self.value = np.frombuffer(data, kind.dtype).reshape(shape, order='F' if fortran else 'C').copy()
+        self.value = np.frombuffer(data, kind.dtype).reshape(shape, order='F' if fortran else 'C')
 
 
 def _scalar(kind, data):
@@ -77,16 +82,41 @@ class _ArraysOnly(pickle.Unpickler):
         raise pickle.UnpicklingError('it refers to something outside the file')
 
 
-def _unwrap(value):
-    """The plain containers that were read, with arrays in the place of what stood for them."""
+def _check_opcodes(data, start):
+    """Refuse a pickle whose few bytes would make the unpickler take gigabytes: a far memo slot, endless copies.
+
+    Raises: pickle.UnpicklingError, or what pickletools raises for a damaged file
+    """
+    copied, longest = 0, 0
+    stream = io.BytesIO(data)
+    stream.seek(start)
+    for count, (opcode, argument, at) in enumerate(pickletools.genops(stream)):
+        if count > OPCODE_LIMIT or at > start + len(data):
+            raise pickle.UnpicklingError(f'more than {OPCODE_LIMIT} steps')
+        if 'PUT' in opcode.name and argument > OPCODE_LIMIT:
+            raise pickle.UnpicklingError(f'step {count} asks for the memo slot {argument}')
+        if isinstance(argument, str):
+            longest = max(longest, len(argument))
+        elif opcode.name == 'REDUCE':
+            copied += longest  # it may be _codecs.encode, which copies a text that the file holds once
+            if copied > 2 * len(data) + 2**26:
+                raise pickle.UnpicklingError('it copies its texts without end')
+
+
+def _unwrap(value, done):
+    """The plain containers that were read, with arrays in the place of what stood for them.
+
+    done: {id: result} of the containers met so far, since a pickle can hold one of them a million times
+    """
     if isinstance(value, _Array):
         if value.value is None:
             raise pickle.UnpicklingError('it holds an array without values')
         return value.value
-    if isinstance(value, dict):
-        return {key: _unwrap(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_unwrap(inner) for inner in value)
+    if isinstance(value, (dict, list, tuple)):
+        if id(value) not in done:
+            done[id(value)] = {key: _unwrap(inner, done) for key, inner in value.items()} if isinstance(value, dict) \
+                else type(value)([_unwrap(inner, done) for inner in value])
+        return done[id(value)]
     if isinstance(value, (str, bytes, int, float, complex, bool, np.generic)) or value is None:
         return value
     raise pickle.UnpicklingError(f'it holds a {type(value).__name__}, expected arrays and plain values')
@@ -268,7 +298,7 @@ def set_weights(model, weights, path):
 
 
 def save_last(folder, state, iteration):
-    """Write a checkpoint into last/ and drop those that are older than the one before it.
+    """Write a checkpoint into last/ and drop all others but the one before it.
 
     folder: str; state: dict of plain values and numpy arrays; iteration: int
     Returns: the checkpoint's path
@@ -277,7 +307,9 @@ def save_last(folder, state, iteration):
     body = pickle.dumps(state, protocol=4)
     path = os.path.join(folder, f'iter_{iteration:08d}.ckpt')
     files.write_bytes(path, MAGIC + hashlib.sha256(body).hexdigest().encode() + b'\n' + body)
-    for old in list_last(folder)[KEEP:]:
+    others = list_last(folder)
+    at = others.index(path)
+    for old in others[:at] + others[at + KEEP:]:  # a newer one is damaged: this run fell back to one before it
         os.remove(old)
     return path
 
@@ -313,22 +345,30 @@ def _read_checkpoint(path):
     with open(path, 'rb') as file:
         data = file.read(WEIGHTS_LIMIT)
     head = len(MAGIC) + 65
-    if not data.startswith(MAGIC) or hashlib.sha256(data[head:]).hexdigest().encode() != data[len(MAGIC):head - 1]:
+    found = hashlib.sha256(memoryview(data)[head:]).hexdigest().encode()
+    if not data.startswith(MAGIC) or found != data[len(MAGIC):head - 1]:
         raise UserError(f'{path}: damaged or half written ({len(data)} bytes)')
-    return _unpickle(path, data[head:])
+    state = _unpickle(path, data, head)
+    for key, kind in STATE.items():
+        if not isinstance(state, dict) or not isinstance(state.get(key), kind):
+            raise UserError(f'{path}: its {key} is missing or of the wrong kind; not a checkpoint that train.py wrote')
+    return state
 
 
-def _unpickle(path, data):
+def _unpickle(path, data, start=0):
     hint = ''
     if data[:256].lstrip()[:1] == b'<':
         hint = '; it looks like a web page, so the download failed'
     if not data:
         raise UserError(f'{path}: the file is empty, expected weights; copy or download it again')
     try:
+        _check_opcodes(data, start)
+        stream = io.BytesIO(data)
+        stream.seek(start)
         # latin1: what Python 2 and old Paddle pickled as bytes strings
-        return _unwrap(_ArraysOnly(io.BytesIO(data), encoding='latin1').load())
+        return _unwrap(_ArraysOnly(stream, encoding='latin1').load(), {})
     except Exception as error:  # a damaged pickle can raise almost anything
-        raise UserError(f'{path}: not a file of weights ({type(error).__name__}: {error}){hint}; expected what '
+        raise UserError(f'{path}: not a file of weights ({type(error).__name__}: {str(error)[:200]}){hint}; expected what '
                         'paddle.save or train.py wrote; it may be truncated: copy or download it again') from None
 
 

@@ -170,6 +170,11 @@ def to_input(batch):
     Returns: float32 Tensor (n, 3, size, size), normalised as ImageNet's pictures were
     """
     import paddle
-    pixels = paddle.to_tensor(batch).unsqueeze(1).astype('float32')
+    return normalise(paddle.to_tensor(batch))
+
+
+def normalise(pixels):
+    """uint8 Tensor (n, size, size) -> float32 Tensor (n, 3, size, size), normalised as ImageNet's pictures were."""
+    pixels = pixels.astype('float32').unsqueeze(1)
     pixels = pixels / 255.0 - IMAGENET_MEAN
     return (pixels / IMAGENET_STD).expand([-1, 3, -1, -1])

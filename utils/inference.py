@@ -4,22 +4,35 @@ import numpy as np
 from utils import images
 
 
-def predict_logits(model, pictures, batch_size, workers, on_batch=None):
-    """Run the network over all pictures, without gradients and with BatchNorm's running statistics.
+def plain_network(model):
+    """A model as a function: uint8 array (n, size, size) -> logits, float32 array (n, classes).
 
-    model: paddle.nn.Layer; pictures: images.Pictures; batch_size, workers: int
-    on_batch: function(count) called after each batch, or None
-    Returns: float32 array (n, classes)
+    It runs without gradients and with BatchNorm's running statistics.
+    model: paddle.nn.Layer, put into evaluation mode
     """
     import paddle
+
+    def network(pixels):
+        with paddle.no_grad():
+            return model(images.to_input(pixels)).astype('float32').numpy()
+
     model.eval()
+    return network
+
+
+def predict_logits(network, pictures, batch_size, workers, on_batch=None):
+    """Run a network over all pictures.
+
+    network: function, uint8 array (n, size, size) -> logits float32 array (n, classes); pictures: images.Pictures
+    batch_size, workers: int; on_batch: function(count) called after each batch, or None
+    Returns: float32 array (n, classes)
+    """
     batches = [np.arange(at, min(at + batch_size, len(pictures))) for at in range(0, len(pictures), batch_size)]
     logits = []
-    with paddle.no_grad():
-        for pixels in images.read_batches(pictures, batches, 0, workers):
-            logits.append(model(images.to_input(pixels)).astype('float32').numpy())
-            if on_batch:
-                on_batch(len(pixels))
+    for pixels in images.read_batches(pictures, batches, 0, workers):
+        logits.append(network(pixels))
+        if on_batch:
+            on_batch(len(pixels))
     return np.concatenate(logits)
 
 

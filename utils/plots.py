@@ -17,7 +17,7 @@ def draw_examples(ecgs, path):
 
     ecgs: list of (title, signal), signal float32 array (12, 5000), mV; path: str, the PNG to write
     """
-    figure = Figure((16, 8.7 * ((len(ecgs) + 1) // 2)), dpi=90, layout='constrained')
+    figure = Figure((16, 8.1 * ((len(ecgs) + 1) // 2)), dpi=90, layout='constrained')
     for index, (title, signal) in enumerate(ecgs):
         _draw_paper(figure.add_subplot((len(ecgs) + 1) // 2, 2, index + 1), title, signal)
     _save(figure, path)
@@ -32,13 +32,11 @@ def _draw_paper(axes, title, signal):
         axes.vlines(np.arange(-0.6, 10.2 + step / 2, step), low, high, color, linewidth=width, zorder=0)
     for step, color, width in ((0.1, GRID_FINE, 0.4), (0.5, GRID_BOLD, 0.6)):
         axes.hlines(np.arange(low, high + step / 2, step), -0.6, 10.2, color, linewidth=width, zorder=0)
-    for lead, values, height in zip(LEADS, signal, zero):
+    for values, height in zip(signal, zero):
         axes.plot(seconds, values + height, color=TRACE, linewidth=0.6)
         axes.plot([-0.5, -0.44, -0.44, -0.24, -0.24, -0.18], np.array([0, 0, 1, 1, 0, 0]) + height, color=TRACE,
                   linewidth=0.6)
-        axes.text(0.03, height + 0.62, lead, fontsize=9, fontweight='bold',
-                  bbox={'facecolor': 'white', 'edgecolor': 'none', 'alpha': 0.75, 'pad': 0.8})
-    axes.set(xlim=(-0.6, 10.2), ylim=(low, high), title=title, yticks=[],
+    axes.set(xlim=(-0.6, 10.2), ylim=(low, high), title=title, yticks=zero, yticklabels=LEADS,
              xlabel='s (25 mm/s; pulse at the left: 1 mV, 10 mm/mV)')
     axes.set_aspect(0.4)  # 0.4 s per mV: 10 mm each on paper
 
@@ -57,11 +55,11 @@ def draw_curves(history, path):
     loss.legend()
     _draw_series(rate, history, 'learning_rate', None, None)
     rate.set(ylabel='learning rate')
-    for key in ('accuracy', 'f1', 'auc'):
-        _draw_series(scores, history, key, key, 'o')
+    for key, label in (('accuracy', 'accuracy'), ('f1', 'F1'), ('auc', 'AUC')):
+        _draw_series(scores, history, key, label, 'o')
     scores.set(ylabel='validation score', ylim=(-0.02, 1.02), xlabel='iteration')
     if any(row.get('f1') is not None for row in history):
-        scores.legend(loc='lower right')
+        scores.legend()
     for axes in (loss, rate, scores):
         axes.grid(alpha=0.3)
     _save(figure, path)
@@ -89,7 +87,8 @@ def draw_validation(targets, probabilities, decisions, threshold, title, path):
     counts = np.array([[((targets == t) & (decisions == d)).sum() for d in (0, 1)] for t in (0, 1)])
     matrix.imshow(counts, cmap='Blues', vmin=0, vmax=max(counts.max() * 1.3, 1))
     for (row, column), count in np.ndenumerate(counts):
-        matrix.text(column, row, str(count), ha='center', va='center', fontsize=16)
+        matrix.text(column, row, str(count), ha='center', va='center', fontsize=16,
+                    color='white' if count > 0.7 * counts.max() else 'black')
     names = ('normal', 'abnormal')
     matrix.set(xticks=(0, 1), yticks=(0, 1), xticklabels=names, yticklabels=names, xlabel='answer', ylabel='truth',
                title=f'{len(targets)} validation records')

@@ -45,10 +45,9 @@ from utils import errors
 from utils.errors import UserError
 from utils.files import PARTIAL, clear_partials, write_bytes, write_csv, write_json, write_text
 from utils.progress import Bar
+from utils.records import LEADS, SAMPLES, SAMPLING_RATE
+from utils.tasks import TASKS
 
-LEADS = ('I', 'II', 'III', 'aVR', 'aVL', 'aVF', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6')
-SAMPLES = 5000
-RATE = 500  # Hz
 EXTENSIONS = ('.hea', '.dat')  # of a WFDB record's two files
 PREFIX = {'train': 'TRAIN', 'val': 'TEST'}
 
@@ -56,14 +55,7 @@ NOTHING = 0
 (NORMAL, SINUS_BRADYCARDIA, SINUS_TACHYCARDIA, SINUS_ARRHYTHMIA, ATRIAL_FIBRILLATION, VENTRICULAR_PREMATURE_BEAT,
  ATRIAL_PREMATURE_BEAT, FIRST_DEGREE_AV_BLOCK, COMPLETE_RBBB, T_CHANGE, ST_CHANGE, OTHER) = range(1, 13)
 
-CLASSES = {
-    1: {0: 'normal', 1: 'abnormal'},
-    2: {NORMAL: 'normal', SINUS_BRADYCARDIA: 'sinus bradycardia', SINUS_TACHYCARDIA: 'sinus tachycardia',
-        SINUS_ARRHYTHMIA: 'sinus arrhythmia', ATRIAL_FIBRILLATION: 'atrial fibrillation',
-        VENTRICULAR_PREMATURE_BEAT: 'ventricular premature beat', ATRIAL_PREMATURE_BEAT: 'atrial premature beat',
-        FIRST_DEGREE_AV_BLOCK: 'first-degree AV block', COMPLETE_RBBB: 'complete right bundle branch block',
-        T_CHANGE: 'T-wave change', ST_CHANGE: 'ST change', OTHER: 'other'},
-}
+CLASSES = {1: dict(enumerate(TASKS[1].class_names)), 2: dict(enumerate(TASKS[2].class_names, NORMAL))}
 
 # All 71 statements of scp_statements.csv: the class of task 2, and why.
 STATEMENTS = {
@@ -493,7 +485,7 @@ def check_header(header, name, where):
     leads = sorted(str(lead).upper() for lead in getattr(header, 'sig_name', None) or ())
     for what, found, expected in (
             ('the leads', leads, sorted(lead.upper() for lead in LEADS)),
-            ('the sampling rate in Hz', header.fs, RATE),
+            ('the sampling rate in Hz', header.fs, SAMPLING_RATE),
             ('the number of samples', header.sig_len, SAMPLES),
             ('the units', distinct('units'), ['mV']),
             ('the formats', distinct('fmt'), ['16']),

@@ -21,6 +21,7 @@ REFERENCE = 'trainreference.csv'
 MAT_LIMIT = 64 * 2**20  # bytes; the competition's records have half a MiB
 UNPACKED_LIMIT = 64 * 2**30  # bytes, of all members of an archive together
 MEMBER_LIMIT = 1_000_000  # members of an archive
+NOT_NUMERIC = ('cell', 'char', 'struct', 'object', 'opaque', 'function', 'sparse')  # scipy.io.whosmat's words
 CREDIBLE_MV = 100  # a heart gives a few mV; more means another unit
 
 
@@ -79,10 +80,13 @@ def read_record(path):
         raise UserError(f'{path}: {size / 2**20:.0f} MiB, expected a record of 12 x {SAMPLES} numbers, under a MiB')
     _refuse_hdf5(path)
     try:
-        shapes = {name: shape for name, shape, _ in whosmat(path)}
-        if 'ecgdata' not in shapes:
-            raise UserError(f'{path}: no variable ecgdata; found {", ".join(sorted(shapes)) or "no variable"}')
-        _check_shape(path, shapes['ecgdata'])
+        variables = {name: (shape, kind) for name, shape, kind in whosmat(path)}
+        if 'ecgdata' not in variables:
+            raise UserError(f'{path}: no variable ecgdata; found {", ".join(sorted(variables)) or "no variable"}')
+        shape, kind = variables['ecgdata']
+        if kind in NOT_NUMERIC:
+            raise UserError(f'{path}: ecgdata is not numeric (found {kind}), expected real numbers in mV')
+        _check_shape(path, shape)
         values = loadmat(path, variable_names=['ecgdata'])['ecgdata']
     except UserError:
         raise

@@ -33,17 +33,18 @@ TASKS = {
 def read_reference(path, names, task):
     """Read the labels of records and check them against the records that are there.
 
-    path: str, CSV; task 1: header name,tag with tags 0 or 1; task 2: no header, name,label[,label...], labels 1-12
+    path: str, CSV; task 1: header name,tag with tags 0 or 1; task 2: no header, name,label[,label...], labels 1-12, or
+        name and twelve cells of 0 and 1
     names: iterable of str, the records that must have a label each; task: Task
     Returns: targets for sorted(names): int64 array (n,) for task 1, float32 array (n, 12) of 0 and 1 for task 2
     Raises: UserError with one line per problem: file, line number, what was found and expected
     """
     names = set(names)
     found, problems = {}, []
-    for line, cells in _read_rows(path):
+    for row, (line, cells) in enumerate(_read_rows(path)):
         name = _strip_mat(cells[0])
         try:
-            if line == 1 and task.number == 1 and name.lower() == 'name':
+            if row == 0 and task.number == 1 and name.lower() == 'name':
                 continue
             label = _parse_labels(cells, task)
             if name in found:
@@ -108,14 +109,17 @@ def words_for(target, task):
     return ', '.join(name for name, present in zip(task.class_names, target) if present)
 
 
-def answer_rows(names, decisions, task):
+def answer_rows(names, decisions, task, form='list'):
     """The rows of answer.csv.
 
-    names: list of str; decisions: as decide returns them
-    Returns: list of lists of cells; task 1 with the header name,tag; task 2 name,label[,label...] without one
+    names: list of str; decisions: as decide returns them; form: 'list' or 'onehot', for task 2
+    Returns: list of lists of cells; task 1 with the header name,tag; task 2 without one, name,label[,label...] or, one-hot,
+        the name and for each of the twelve classes 1 or 0
     """
     if not task.multi_label:
         return [['name', 'tag']] + [[name, int(tag)] for name, tag in zip(names, decisions)]
+    if form == 'onehot':
+        return [[name] + [int(present) for present in row] for name, row in zip(names, decisions)]
     return [[name] + [int(label) + 1 for label in np.flatnonzero(row)] for name, row in zip(names, decisions)]
 
 
@@ -128,6 +132,10 @@ def _parse_labels(cells, task):
             raise ValueError(f'found the tag {",".join(cells[1:])!r}, expected 0 (normal) or 1 (abnormal)')
         return int(cells[1][0])
     count = len(task.class_names)
+    if len(cells) == 1 + count and set(cells[1:]) <= {'0', '1'}:  # one-hot; a list never names all twelve
+        if '1' not in cells[1:]:
+            raise ValueError('found twelve times 0; every record has at least one label')
+        cells = cells[:1] + [str(i + 1) for i in range(count) if cells[i + 1] == '1']
     labels = set()
     for cell in cells[1:]:
         if not (cell.isascii() and cell.isdigit() and 1 <= int(cell[:4]) <= count):
