@@ -51,7 +51,7 @@ def main():
     truth = tasks.read_reference(arguments.reference, names, task) if arguments.reference else None
     workers = runtime.usable_cores() if config.data.workers == 'auto' else config.data.workers
     try:
-        network = fastest_network(folder, model, task, device, config.predict, pictures)
+        network = fastest_network(folder, model, task, thresholds, device, config.predict, pictures)
         bar = Bar('predicting', len(names), 'records')
         logits = predict_logits(network, pictures, config.predict.batch_size, workers, bar.advance)
     except (RuntimeError, MemoryError, SystemError) as error:
@@ -89,11 +89,11 @@ def add_arguments(parser):
     parser.add_argument('--unit', choices=('mV', 'uV'), help='with --input: as --sampling-rate')
 
 
-def fastest_network(folder, model, task, device, predict, pictures):
+def fastest_network(folder, model, task, thresholds, device, predict, pictures):
     """The model's export where it is there and answers as the model does on the first pictures, else the model."""
     count = min(export.CHECKED, predict.batch_size, len(pictures))
     first = np.stack([pictures.read(index, 0) for index in range(count)])
-    network, notes = export.choose_network(folder, model, task, device, predict.precision, first)
+    network, notes = export.choose_network(folder, model, task, thresholds, device, predict.precision, first)
     for note in notes:
         print(note)
     return network
@@ -109,7 +109,7 @@ def read_thresholds(kept, wanted, folder, task):
     thresholds = np.asarray(kept['threshold'], dtype=np.float64)
     if thresholds.shape != ((len(task.class_names),) if task.multi_label else ()):
         raise UserError(f'{folder}/metrics.json: the threshold is {kept["threshold"]}, expected '
-                        f'{len(task.class_names)} numbers' if task.multi_label else 'one number')
+                        + (f'{len(task.class_names)} numbers' if task.multi_label else 'one number'))
     return thresholds if task.multi_label else float(thresholds)
 
 

@@ -3,15 +3,17 @@ import zlib  # noqa: F401  before anything that could load Paddle, see utils/run
 
 import multiprocessing
 import os
-import signal
+import threading
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
 from utils import config as settings
 from utils import errors, files, plots, records, runtime, tasks
 from utils.errors import UserError
+from utils.lock import lock_folder
 from utils.progress import Bar
 from utils.render import Renderer, encode_png, read_stamp, settings_of
+from utils.signals import ctrl_c_held_back
 
 CHUNK = 8  # records per message to a worker
 MEMORY_FOR_ONE_RECORD = 2 * 2**30  # bytes a worker may take beyond what it has at its start: a hostile MAT unpacks to more
@@ -21,6 +23,16 @@ def main():
     arguments, config = settings.parse_arguments(__doc__, add_arguments)
     print(runtime.describe_without_paddle())
     print(settings.describe(config))
+    os.makedirs(config.data.root, exist_ok=True)
+    with lock_folder(config.data.root, 'data.root'):
+        return draw(arguments, config)
+
+
+def draw(arguments, config):
+    """Find the records, draw them, and tell how it went.
+
+    Returns: the exit code
+    """
     source, notes = records.find_source(config.data.source, config.data.root, os.path.dirname(os.path.abspath(__file__)))
     for note in notes:
         print(note)
@@ -85,12 +97,14 @@ def draw_all(jobs, drawn_with, workers):
         # What was in the air when a worker died goes again, one record in one process at a time, to find the culprit.
         suspects = [[job] for chunk in chunks[:2 * workers] for job in chunk]
         chunks = chunks[2 * workers:]
-        for suspect in suspects:
-            if draw_chunks([suspect], drawn_with, 1, bar, problems, counts):
-                path, _, name = suspect[0]
+        while suspects:
+            suspects = draw_chunks(suspects, drawn_with, 1, bar, problems, counts)
+            if suspects and draw_chunks(suspects[:1], drawn_with, 1, bar, problems, counts):
+                path, _, name = suspects[0][0]
                 problems.append((path, name, f'{path}: reading or drawing it crashed the worker process; the file is '
                                              'damaged, or memory ran out: copy or download it again'))
                 bar.advance()
+            suspects = suspects[1:]
     print(f'{counts["drawn"]} drawn, {counts["up to date"]} up to date, {len(problems)} with an error')
     return problems
 
@@ -105,9 +119,10 @@ def draw_chunks(chunks, drawn_with, workers, bar, problems, counts):
     with ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker, initargs=(drawn_with,)) as pool:
         try:
             while waiting or running:
-                while waiting and len(running) < 2 * workers:
-                    running[pool.submit(draw_chunk, waiting[0])] = waiting[0]
-                    waiting.pop(0)
+                with ctrl_c_held_back():  # the main process alone decides what it means
+                    while waiting and len(running) < 2 * workers:
+                        running[pool.submit(draw_chunk, waiting[0])] = waiting[0]
+                        waiting.pop(0)
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     for outcome, path, name, text in future.result():
                         if outcome == 'error':
@@ -127,8 +142,8 @@ def draw_chunks(chunks, drawn_with, workers, bar, problems, counts):
 
 
 def start_worker(drawn_with):
-    """Prepare a worker process: its renderer, a limit on its memory, and Ctrl-C left to the main process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Prepare a worker process: its renderer, a limit on its memory, and an end when the main process ends."""
+    threading.Thread(target=follow_main_process, daemon=True).start()
     start_worker.renderer = Renderer(drawn_with['size'], drawn_with['mv_per_lead'], drawn_with['line_width'])
     start_worker.drawn_with = drawn_with
     try:
@@ -138,6 +153,11 @@ def start_worker(drawn_with):
         resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY_FOR_ONE_RECORD,) * 2)
     except (ImportError, OSError, ValueError):
         pass  # not Linux
+
+
+def follow_main_process():
+    multiprocessing.parent_process().join()
+    os._exit(1)  # a pool's workers would wait for ever
 
 
 def draw_chunk(jobs):
@@ -166,6 +186,8 @@ def try_to_draw(path, target, name):
         values, note = records.read_record(path)
         files.write_bytes(target, encode_png(start_worker.renderer.draw(values), stamp))
         return 'drawn', path, name, note
+    except files.DiskFull:
+        raise  # for the next record, too, and the picture of before stays
     except UserError as error:
         return 'error', path, name, str(error)
     except MemoryError:

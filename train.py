@@ -17,7 +17,7 @@ from models import build_model
 from models.pretrained import load_pretrained
 from utils import checkpoint
 from utils import config as settings
-from utils import errors, export, files, images, metrics, plots, records, runtime, tasks
+from utils import errors, export, files, images, metrics, plots, ranks, records, runtime, tasks
 from utils.errors import Stopped, UserError
 from utils.inference import compute_loss, plain_network, predict_logits, probabilities_of, weigh_classes
 from utils.lock import lock_folder
@@ -45,7 +45,7 @@ def main():
     try:
         if paddle.distributed.get_rank() > 0:
             return train(config, arguments.resume, device, reason)
-        with lock_folder(config.output):
+        with lock_folder(config.output, 'output'):
             return train(config, arguments.resume, device, reason)
     except (RuntimeError, MemoryError, SystemError) as error:
         if not runtime.is_out_of_memory(error):
@@ -65,7 +65,7 @@ def train(config, insist_on_resume, device, reason):
     stop = StopRequest()
     rank, world = paddle.distributed.get_rank(), paddle.distributed.get_world_size()
     task = tasks.TASKS[config.task]
-    data = load_data(config, task, world)
+    data = load_data(config, task, rank, world)
     run, notes = find_run(config, insist_on_resume, data.fingerprint)
     log = open_log(config, run, rank)
     for line in (runtime.describe(device, reason), settings.describe(config), *notes, *data.notes):
@@ -79,7 +79,8 @@ def train(config, insist_on_resume, device, reason):
     else:
         checkpoint.set_weights(model, run.pop('weights'), last_folder(config))
     if run['iteration'] >= config.train.iters:
-        export_best(config, task, rank, log)
+        if rank == 0:
+            export_best(config, task, log)
         log.info(f'this run is finished ({config.train.iters} iterations); predict with: python predict.py; to train '
                  'anew: python train.py -o train.resume=never')
         return 0
@@ -110,7 +111,7 @@ def train(config, insist_on_resume, device, reason):
             loss = compute_loss(logits.astype('float32'), data.train_targets[batch], class_weights,
                                 config.train.label_smoothing, task)
             scaler.scale(loss).backward()
-            loss = mean_over_ranks(loss.detach(), world)
+            loss = ranks.mean(loss.detach())
             if amp or math.isfinite(float(loss)):  # with AMP the scaler itself skips a step that is not finite
                 scaler.step(optimizer)
                 scaler.update()
@@ -122,33 +123,39 @@ def train(config, insist_on_resume, device, reason):
             end_of_epoch = iteration % data.epoch_iters == 0 or iteration == config.train.iters
             if iteration == first + TIMED_ITERATIONS and device == 'cpu':
                 tell_time(log, timer.batch_cost, iteration, config)
-            if iteration % config.train.log_interval == 0 or end_of_epoch or stop.signum:
+            if iteration % config.train.log_interval == 0 or end_of_epoch:
                 check_losses(run, lr, config)
             if iteration % config.train.log_interval == 0:
                 log_training(log, run, epoch, lr, timer, config)
 
             # Evaluate, save. The best model first: a kill in between leads back here, not past it.
-            due = time.perf_counter() - saved > config.train.save_interval * 60
-            if rank == 0 and (end_of_epoch or due or stop.signum):
-                before = time.perf_counter()
-                if end_of_epoch:
-                    evaluate_and_keep(model, data, run, epoch, lr, config, task, log)
+            before = time.perf_counter()
+            if end_of_epoch:
+                evaluate_and_keep(model, data, run, epoch, lr, config, task, rank, log)
+            signum = ranks.largest(stop.signum)  # all processes stop at the same iteration, or some would wait for ever
+            due = before - saved > config.train.save_interval * 60
+            if rank == 0 and (end_of_epoch or due or signum):
                 save_last(model, optimizer, scaler, run, data.fingerprint, config, log)
                 saved = time.perf_counter()
                 timer.pause(saved - before)
-            if stop.signum:
+            if signum:
                 log.info(how_to_go_on(run, config))
-                raise Stopped(stop.signum)
+                raise Stopped(signum)
             network.train()
             timer.ask()
-    export_best(config, task, rank, log)
+    if rank > 0:
+        return 0
+    export_best(config, task, log)
     log.info(f'finished; {describe_best(run, config)}; curves: {config.output}/curves.png; next: python predict.py')
     return 0
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Pictures and targets of both parts; fingerprint: {setting: value} that a resumed run must match."""
+    """Pictures and targets of both parts; of the validation pictures, those that this process evaluates.
+
+    fingerprint: {setting: value} that a resumed run must match
+    """
     train_pictures: images.Pictures
     train_targets: np.ndarray
     val_pictures: images.Pictures
@@ -160,7 +167,7 @@ class TrainingData:
     notes: list
 
 
-def load_data(config, task, world):
+def load_data(config, task, rank, world):
     """Find the labelled pictures, check them and their labels, and part them into training and validation.
 
     Raises: UserError before anything is trained
@@ -178,7 +185,7 @@ def load_data(config, task, world):
         raise UserError(f'train.batch_size is {config.train.batch_size}, with {len(train)} training records and {world} '
                         'process(es); expected at most as many as records, and a multiple of the processes')
     workers = runtime.usable_cores() if config.data.workers == 'auto' else config.data.workers
-    cached = images.fits_in_memory(config.data.cache, len(names), config.render.size)
+    cached = images.fits_in_memory(config.data.cache, len(names) * world, config.render.size)
     pixels_per_mv = config.render.size / len(records.LEADS) / config.render.mv_per_lead
     stamps = [read_stamp(path)['record'] for path in paths]
     data_id = zlib.crc32(repr((names, stamps)).encode() + targets.tobytes())
@@ -187,7 +194,8 @@ def load_data(config, task, world):
              + ('kept in memory' if cached else 'read anew in each epoch')]
     return TrainingData(
         images.Pictures(paths[train], config.render.size, cached, (config.augment, pixels_per_mv, config.seed)),
-        targets[train], images.Pictures(paths[val], config.render.size, cached), targets[val],
+        targets[train], images.Pictures(paths[val[ranks.part_of(len(val), rank, world)]], config.render.size, cached),
+        targets[val],
         [names[i] for i in val], epoch_iters, workers,
         {**settings.flatten(config), 'data': f'{len(names)} records, checksum {data_id:08x}'}, notes)
 
@@ -243,15 +251,6 @@ def rest_of_epoch(iteration, epoch_iters, count, config, rank, world):
     return epoch, [order[at * size:(at + 1) * size][rank::world] for at in range(done, until)]
 
 
-def mean_over_ranks(loss, world):
-    """The loss of the whole batch, of which each process has seen its part."""
-    if world == 1:
-        return loss
-    import paddle
-    paddle.distributed.all_reduce(loss)
-    return loss / world
-
-
 def check_losses(run, lr, config):
     """Fetch the losses since the last line from the device; give up when too many in a row are not finite."""
     run['losses'] = [float(loss) for loss in run['losses']]
@@ -285,12 +284,16 @@ def log_training(log, run, epoch, lr, timer, config):
     timer.restart()
 
 
-def evaluate_and_keep(model, data, run, epoch, lr, config, task, log):
+def evaluate_and_keep(model, data, run, epoch, lr, config, task, rank, log):
     """Score the model on all validation records, keep it if it is the best so far, draw the curves."""
     import paddle
+    ranks.average_statistics(model)
     logits = predict_logits(plain_network(model), data.val_pictures, config.predict.batch_size, data.workers)
+    logits = ranks.gather(logits, len(data.val_targets))
     if not np.isfinite(logits).all():
         raise_not_finite('an answer of the network', run, config)
+    if rank > 0:
+        return
     probabilities = probabilities_of(logits, task)
     thresholds = metrics.tune_thresholds(data.val_targets, probabilities) if task.multi_label else 0.5
     scores = metrics.score(data.val_targets, probabilities, thresholds, task)
@@ -330,10 +333,10 @@ def keep_best(model, data, run, scores, thresholds, probabilities, config, task)
         plots.draw_validation(data.val_targets, probabilities, decisions, thresholds, title, path)
 
 
-def export_best(config, task, rank, log):
+def export_best(config, task, log):
     """Put a program for fast prediction into output/best_model, if there is none yet."""
     folder = best_folder(config)
-    if rank > 0 or not os.path.isdir(folder) or export.has_export(folder):
+    if not os.path.isdir(folder) or export.has_export(folder):
         return
     try:
         model = build_model(config.model.name, len(task.class_names), config.seed)

@@ -25,7 +25,8 @@ def load_pretrained(model, name, pretrained, drawn_with):
         return ['random start: model.pretrained is none']
     path = imagenet_weights(name) if pretrained == 'imagenet' else _weights_file(pretrained)
     weights = checkpoint.read_weights(path)
-    own = {key: value.shape for key, value in model.state_dict().items()}
+    state = model.state_dict()
+    own = {key: value.shape for key, value in state.items()}
     head = {key for key in own if key.startswith(HEAD)}
     usable = {key: value for key, value in weights.items() if key in own and list(value.shape) == list(own[key])}
     missing = sorted(set(own) - set(usable) - head)
@@ -37,7 +38,7 @@ def load_pretrained(model, name, pretrained, drawn_with):
         raise UserError(f'{path}: {len(missing)} tensors of {name} are not in it, the first is {missing[0]}: expected '
                         f'shape {own[missing[0]]}, found {found}; set model.name to the network that the file holds')
     checkpoint.check_weights(path, usable)
-    model.set_state_dict(usable)
+    model.set_state_dict({**state, **usable})  # all of it: Paddle warns of what it misses
     fresh = sorted(head - set(usable))
     unused = sorted(set(weights) - set(own))
     said = f'loaded {len(usable)} of {len(own)} tensors of {name} from {path}'

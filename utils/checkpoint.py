@@ -129,11 +129,15 @@ def read_weights(path):
     Returns: {name: numpy array}
     Raises: UserError that says what the file is instead; nothing in the file is run
     """
-    size = os.path.getsize(path)
-    if size > WEIGHTS_LIMIT:
-        raise UserError(f'{path}: {size / 2**30:.1f} GiB, expected weights under {WEIGHTS_LIMIT >> 30} GiB')
-    with open(path, 'rb') as file:
-        state = _unpickle(path, file.read())
+    data = _read_limited(path)
+    if data is None:
+        raise UserError(f'{path}: {"a folder" if os.path.isdir(path) else "no such file"}, expected a file of weights '
+                        '(.pdparams)')
+    return _weights_in(path, data)
+
+
+def _weights_in(path, data):
+    state = _unpickle(path, data)
     if not isinstance(state, dict):
         raise UserError(f'{path}: holds a {type(state).__name__}, expected the weights of a network by name')
     state.pop(NAME_TABLE, None)
@@ -142,8 +146,8 @@ def read_weights(path):
         if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], np.ndarray):
             value = value[1]  # (name, array): how Paddle pickles a tensor that stands by itself
         if not isinstance(key, str) or not isinstance(value, np.ndarray):
-            raise UserError(f'{path}: {key!r} is a {type(value).__name__}, expected a tensor; the file must hold a state '
-                            'dict alone, as paddle.save(model.state_dict(), ...) writes it')
+            raise UserError(f'{path}: {str(key)[:100]!r} is a {type(value).__name__}, expected a tensor; the file must '
+                            'hold a state dict alone, as paddle.save(model.state_dict(), ...) writes it')
         weights[key] = value
     return weights
 
@@ -244,40 +248,80 @@ def weights_path(folder):
     folder: str
     Raises: UserError that names the file that is missing or changed
     """
-    try:
-        with open(os.path.join(folder, CHECKSUMS), encoding='utf-8') as file:
-            sums = json.load(file)
-        names = [WEIGHTS, 'config.yml', 'metrics.json']
-        sums = {name: sums[name] for name in names}
-    except FileNotFoundError:
-        raise UserError(f'{folder}: no {CHECKSUMS} there, expected a best_model folder as train.py leaves it; train one '
-                        'with: python train.py') from None
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
-        raise UserError(f'{folder}/{CHECKSUMS}: damaged; copy the whole folder again, or train anew') from None
-    for name, expected in sums.items():
-        path = os.path.join(folder, name)
-        if not os.path.isfile(path):
-            raise UserError(f'{path}: missing; copy the whole folder again, or train anew')
-        if _sha256(path) != expected:
-            raise UserError(f'{path}: not the file that train.py wrote (its checksum differs): damaged or edited; copy '
-                            'the whole folder again, or train anew')
-    return os.path.join(folder, WEIGHTS)
+    return _read_checked(folder)[0]
 
 
 def load_best(folder):
-    """Read a best_model folder.
+    """Read a best_model folder; train.py may be at work on it.
 
     folder: str
     Returns: (weights, path of its config.yml, metrics)
     Raises: UserError
     """
-    recover_folder(folder)
-    if not os.path.isdir(folder):
+    path, contents = _read_checked(folder)
+    return (_weights_in(path, contents[WEIGHTS]), os.path.join(os.path.dirname(path), 'config.yml'),
+            _metrics_in(f'{folder}/metrics.json', contents['metrics.json']))
+
+
+def _read_checked(folder):
+    """The path of the weights in a best_model folder, and {name: bytes} of its files, each as its checksum says.
+
+    A reader changes nothing: where a run was killed, or is, between taking the old folder away and putting the new one
+    in its place, the new one is read where it lies.
+    """
+    there = _complete(folder) if not os.path.isdir(folder) and os.path.isdir(_complete(folder)) else folder
+    if not os.path.isdir(there):
         raise UserError(f'{folder}: no trained model there; train one with: python train.py')
-    path = weights_path(folder)
-    with open(os.path.join(folder, 'metrics.json'), encoding='utf-8') as file:
-        metrics = json.load(file)
-    return read_weights(path), os.path.join(folder, 'config.yml'), metrics
+    sums = _read_sums(there)
+    contents = {}
+    for name, expected in sums.items():
+        path = os.path.join(there, name)
+        contents[name] = _read_limited(path)
+        if contents[name] is None or hashlib.sha256(contents[name]).hexdigest() != expected:
+            if _read_sums(there) != sums:
+                return _read_checked(folder)  # a better model took its place while this one was read
+            if contents[name] is None:
+                raise UserError(f'{path}: missing; copy the whole folder again, or train anew')
+            raise UserError(f'{path}: not the file that train.py wrote (its checksum differs): damaged or edited; copy '
+                            'the whole folder again, or train anew')
+    return os.path.join(there, WEIGHTS), contents
+
+
+def _read_sums(folder):
+    try:
+        with open(os.path.join(folder, CHECKSUMS), encoding='utf-8') as file:
+            sums = json.loads(file.read(2**20))
+        return {name: sums[name] for name in (WEIGHTS, 'config.yml', 'metrics.json')}
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f'{folder}: no {CHECKSUMS} there, expected a best_model folder as train.py leaves it; train one '
+                        'with: python train.py') from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(f'{folder}/{CHECKSUMS}: damaged; copy the whole folder again, or train anew') from None
+
+
+def _read_limited(path):
+    """The bytes of a file, or None where there is none."""
+    if not os.path.isfile(path):
+        return None
+    size = os.path.getsize(path)
+    if size > WEIGHTS_LIMIT:
+        raise UserError(f'{path}: {size / 2**30:.1f} GiB, expected weights under {WEIGHTS_LIMIT >> 30} GiB')
+    with open(path, 'rb') as file:
+        return file.read()
+
+
+def _metrics_in(path, data):
+    """What metrics.json says, after checking what predict.py relies on."""
+    try:
+        metrics = json.loads(data)
+        numbers = [metrics['epoch'], metrics['iteration'], metrics['validation']['f1'],
+                   *np.ravel(np.asarray(metrics['threshold'], dtype=float))]
+        if not all(isinstance(number, (int, float)) for number in numbers):
+            raise ValueError('not a number')
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f'{path}: not as train.py wrote it ({type(error).__name__}: {str(error)[:100]}), expected epoch, '
+                        'iteration, threshold and validation.f1; copy the whole folder again, or train anew') from None
+    return metrics
 
 
 def set_weights(model, weights, path):
@@ -295,6 +339,22 @@ def set_weights(model, weights, path):
             raise UserError(f'{path}: {key} has the shape {list(weights[key].shape)}, expected {shape}')
     check_weights(path, weights)
     model.set_state_dict(weights)
+
+
+def check_optimizer(path, model, state):
+    """Refuse an optimizer's state that does not belong to a model, before a value of it is copied.
+
+    path: str, for the message; model: paddle.nn.Layer; state: dict, as optimizers.numpy_state gives it
+    Raises: UserError
+    """
+    shapes = {value.name: list(value.shape) for value in model.parameters()}
+    for key, value in state.items():
+        if not isinstance(value, np.ndarray):
+            continue
+        owner = max((name for name in shapes if str(key).startswith(f'{name}_')), key=len, default=None)
+        if owner is None or list(value.shape) not in (shapes[owner], [1]) or not np.isfinite(value).all():
+            raise UserError(f"{path}: the optimizer's {str(key)[:100]} ({value.dtype}, shape {list(value.shape)}) has no "
+                            'place in this network, or is not finite; start afresh with -o train.resume=never')
 
 
 def save_last(folder, state, iteration):
@@ -370,11 +430,3 @@ def _unpickle(path, data, start=0):
     except Exception as error:  # a damaged pickle can raise almost anything
         raise UserError(f'{path}: not a file of weights ({type(error).__name__}: {str(error)[:200]}){hint}; expected what '
                         'paddle.save or train.py wrote; it may be truncated: copy or download it again') from None
-
-
-def _sha256(path):
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        for block in iter(lambda: file.read(2**20), b''):
-            digest.update(block)
-    return digest.hexdigest()

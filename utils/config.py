@@ -103,8 +103,8 @@ class Augment:
 class Predict:
     batch_size: int = setting(32, _at_least(1))
     threshold: Union[str, float] = setting('auto', _auto_or(_between(0, 1)))
-    precision: str = setting('fp32', _one_of('fp32', 'bf16'))
     answer_format: str = setting('list', _one_of('list', 'onehot'))
+    precision: str = setting('fp32', _one_of('fp32', 'bf16'))
     answer: str = setting('answer.csv', (lambda value: value.endswith('.csv'), 'a name that ends in .csv'))
 
 

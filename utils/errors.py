@@ -2,7 +2,9 @@
 
 Exit codes: 2 for the user's input, 1 for a fault of ours, 130 after Ctrl-C, 143 after SIGTERM.
 """
+import contextlib
 import os
+import signal
 import sys
 
 
@@ -17,8 +19,8 @@ class UserError(Exception):
         self.lines = lines
 
 
-class Stopped(Exception):
-    """The user or the system asked the script to stop, and it has put everything in order.
+class Stopped(BaseException):
+    """The user or the system asked the script to stop. Like KeyboardInterrupt it is no Exception, which code may catch.
 
     signum: int, the signal's number; the exit code is 128 + signum.
     """
@@ -35,26 +37,40 @@ def run(main):
     """
     code = 1
     try:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, _stop)
         code = main() or 0
+        sys.stdout.flush()
     except UserError as error:
         for line in error.lines:
             say_error(line)
         code = 2
+    except BrokenPipeError:  # `python process.py | head`: whoever read has seen enough
+        code = 128 + 13
     except OSError as error:
         say_error(describe_os_error(error))
         code = 2
-    except KeyboardInterrupt:
-        say_error('interrupted')
-        code = 130
-    except Stopped as stop:
-        code = 128 + stop.signum
-    sys.stdout.flush()
+    except (KeyboardInterrupt, Stopped) as stop:
+        code = 128 + getattr(stop, 'signum', signal.SIGINT)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = None  # nothing more can be written there, and Python would try once more
     sys.exit(code)
 
 
+def _stop(signum, _frame):
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda second, _: os._exit(128 + second))
+    with contextlib.suppress(OSError):
+        os.write(2, b'\nstopping: what is done so far stays, the same command goes on; once more ends at once\n')
+    raise Stopped(signum)
+
+
 def say_error(message):
-    """Print `message` as one line on stderr."""
-    print('error: ' + ' '.join(str(message).split()), file=sys.stderr, flush=True)
+    """Print `message` as one line on stderr; what could steer the terminal, from a hostile name, becomes '?'."""
+    line = ''.join(char if char.isprintable() else '?' for char in ' '.join(str(message).split()))
+    print(f'error: {line}', file=sys.stderr, flush=True)
 
 
 def describe_os_error(error):

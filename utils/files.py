@@ -10,11 +10,15 @@ from utils.errors import UserError
 PARTIAL = '.partial'  # ends the name of every file or folder that is not finished yet
 
 
+class DiskFull(UserError):
+    """There is no room for a file; nothing further need be tried."""
+
+
 def write_bytes(path, data):
     """Write `data` to `path`: into a temporary file beside it, flushed to the disk, then renamed.
 
     path: str; data: bytes
-    Raises UserError that names the path and the room needed when the disk is full; `path` is then what it was before.
+    Raises DiskFull that names the path and the room needed when the disk is full; `path` is then what it was before.
     """
     partial = f'{path}.{os.getpid()}{PARTIAL}'
     try:
@@ -26,7 +30,7 @@ def write_bytes(path, data):
     except OSError as error:
         _remove_quietly(partial)
         if error.errno in (28, 122):  # ENOSPC, EDQUOT
-            raise UserError(f'{path}: the disk is full, {len(data) / 2**20:.1f} MiB are needed; what was there before '
+            raise DiskFull(f'{path}: the disk is full, {len(data) / 2**20:.1f} MiB are needed; what was there before '
                             'is whole: make room and run the same command again') from None
         error.filename = path
         raise

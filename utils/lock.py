@@ -6,28 +6,42 @@ from utils.errors import UserError
 
 
 @contextlib.contextmanager
-def lock_folder(folder):
+def lock_folder(folder, setting):
     """Hold `folder` for this process; the system lets go of it when the process ends, however it ends.
 
-    folder: str, must exist
+    folder: str, must exist; setting: str, the setting that names it, e.g. 'output'
     Raises: UserError where another run holds it
     """
     path = os.path.join(folder, '.lock')
-    with open(path, 'a+') as file:
+    file = _open_locked(path, folder, setting)
+    try:
+        with contextlib.suppress(OSError):  # the number is only for the message: a full disk is told of elsewhere
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.remove(path)
+        file.close()
+
+
+def _open_locked(path, folder, setting):
+    while True:
+        file = open(path, 'ab+', buffering=0)
         try:
             _lock(file)
         except BlockingIOError:
             file.seek(0)
-            raise UserError(f'{folder}: another run (process {file.read(20).strip() or "unknown"}) is using this folder; '
-                            'wait for it or stop it, or choose another folder with -o output=FOLDER') from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+            holder = file.read(20).decode('ascii', 'replace').strip()
+            file.close()
+            raise UserError(f'{folder}: another run (process {holder or "unknown"}) is using this folder; wait for it or '
+                            f'stop it, or choose another folder with -o {setting}=FOLDER') from None
         try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
-                os.remove(path)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        except FileNotFoundError:
+            pass
+        file.close()  # its holder removed it between our opening and our locking: that was a lock on nothing
 
 
 def _lock(file):

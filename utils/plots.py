@@ -101,16 +101,17 @@ def draw_validation_classes(targets, probabilities, f1, class_names, title, path
 
     targets: array (n, 12) of 0 and 1; probabilities: float array (n, 12); f1: 12 floats; path: str
     """
-    figure = Figure((15, 11), dpi=90, layout='constrained')
-    for index, name in enumerate(class_names):
-        axes = figure.add_subplot(3, 5, index + 1 + index // 4)
-        _draw_roc(axes, targets[:, index], probabilities[:, index], name)
-    axes = figure.add_subplot(1, 5, 5)
+    figure = Figure((17, 11), dpi=90, layout='constrained')
+    left, right = figure.subfigures(1, 2, width_ratios=(4, 1.25))
+    for axes, name, truth, values in zip(left.subplots(3, 4).flat, class_names, targets.T, probabilities.T):
+        _draw_roc(axes, truth, values, name.replace(' right ', ' right\n'))  # the one name too long for its place
+    axes = right.subplots()
     position = np.arange(len(class_names))[::-1]
-    axes.barh(position, f1, color='C0')
+    axes.barh(position, f1, color='#a6c8e4')
     for at, name, value, count in zip(position, class_names, f1, targets.sum(axis=0)):
-        axes.text(0.02, at, f'{name}\n{int(count)} records, F1 {value:.2f}', va='center', fontsize=8)
-    axes.set(xlim=(0, 1), yticks=[], xlabel='F1', title=f'{len(targets)} validation records')
+        axes.text(0.02, at, f'{name}\n{int(count)} records, F1 {value:.2f}', va='center', fontsize=9)
+    axes.set(xlim=(0, 1), ylim=(-0.6, len(class_names) - 0.4), yticks=[], xlabel='F1',
+             title=f'{len(targets)} validation records')
     figure.suptitle(title)
     _save(figure, path)
 
@@ -120,12 +121,12 @@ def _draw_roc(axes, targets, probabilities, name):
     axes.plot([0, 1], [0, 1], color='#bbbbbb', linewidth=0.8)
     if curve is None:
         axes.text(0.5, 0.5, 'only one class here:\nno ROC', ha='center', va='center')
-        axes.set(title=name)
+        axes.set(title=f'{name}\n')
     else:
         false_alarms, sensitivity = curve
         axes.plot(false_alarms, sensitivity)
         area = np.sum(np.diff(false_alarms) * (sensitivity[1:] + sensitivity[:-1]) / 2)
-        axes.set(title=f'{name}, AUC {area:.3f}')
+        axes.set(title=f'{name}\nAUC {area:.3f}')
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel='1 - specificity', ylabel='sensitivity')
     axes.set_aspect('equal')
 

@@ -1,11 +1,15 @@
 """Find and read the competition's MAT records. Knows nothing of Paddle."""
+import gzip
+import io
 import json
 import os
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +24,11 @@ PARTS = ('train', 'val')
 REFERENCE = 'trainreference.csv'
 MAT_LIMIT = 64 * 2**20  # bytes; the competition's records have half a MiB
 UNPACKED_LIMIT = 64 * 2**30  # bytes, of all members of an archive together
+UNPACKED_RATIO = 100  # beyond 1 GiB, how many times larger than an archive its members may be; ECGs shrink to a half
 MEMBER_LIMIT = 1_000_000  # members of an archive
+HEADER_LIMIT = 2**20  # bytes that tarfile may read at once; a hostile header asks for gigabytes
 NOT_NUMERIC = ('cell', 'char', 'struct', 'object', 'opaque', 'function', 'sparse')  # scipy.io.whosmat's words
+MAT_COMPRESSED = 15  # MAT v5's number for a compressed variable
 CREDIBLE_MV = 100  # a heart gives a few mV; more means another unit
 
 
@@ -78,21 +85,25 @@ def read_record(path):
         raise UserError(f'{path}: the file is empty; copy or download it again')
     if size > MAT_LIMIT:
         raise UserError(f'{path}: {size / 2**20:.0f} MiB, expected a record of 12 x {SAMPLES} numbers, under a MiB')
-    _refuse_hdf5(path)
+    with open(path, 'rb') as file:
+        data = file.read(MAT_LIMIT)
+    _refuse_hdf5(path, data)
     try:
-        variables = {name: (shape, kind) for name, shape, kind in whosmat(path)}
+        data = _inflate(path, data)
+        variables = {name: (shape, kind) for name, shape, kind in whosmat(io.BytesIO(data))}
         if 'ecgdata' not in variables:
-            raise UserError(f'{path}: no variable ecgdata; found {", ".join(sorted(variables)) or "no variable"}')
+            names = ', '.join(sorted(variables))[:200]
+            raise UserError(f'{path}: no variable ecgdata; found {names or "no variable"}')
         shape, kind = variables['ecgdata']
         if kind in NOT_NUMERIC:
             raise UserError(f'{path}: ecgdata is not numeric (found {kind}), expected real numbers in mV')
         _check_shape(path, shape)
-        values = loadmat(path, variable_names=['ecgdata'])['ecgdata']
+        values = loadmat(io.BytesIO(data), variable_names=['ecgdata'])['ecgdata']
     except UserError:
         raise
     except Exception as error:  # scipy's readers answer a damaged file with almost any exception
-        raise UserError(f'{path}: not a readable MAT file ({type(error).__name__}: {error}); expected MAT v5 with '
-                        'ecgdata; it may be truncated: copy or download it again') from None
+        raise UserError(f'{path}: not a readable MAT file ({type(error).__name__}: {str(error)[:200]}); expected MAT v5 '
+                        'with ecgdata; it may be truncated: copy or download it again') from None
     return check_signal(path, values)
 
 
@@ -137,12 +148,36 @@ def _check_shape(path, shape):
     raise UserError(f'{path}: ecgdata has the shape {shape}, expected (12, {SAMPLES}): 12 leads x {SAMPLES} samples')
 
 
-def _refuse_hdf5(path):
-    with open(path, 'rb') as file:
-        head = file.read(520)
-    if b'\x89HDF' in (head[:4], head[512:516]) or head.startswith(b'MATLAB 7.3'):
+def _refuse_hdf5(path, data):
+    if b'\x89HDF' in (data[:4], data[512:516]) or data.startswith(b'MATLAB 7.3'):
         raise UserError(f'{path}: a MAT file of version 7.3 (HDF5), expected version 5; save it in MATLAB with '
                         "save(..., '-v7') or in Python with scipy.io.savemat")
+
+
+def _inflate(path, data):
+    """A MAT v5 file whose compressed variables are unpacked, as long as they unpack to a sane size.
+
+    Raises: UserError for more than MAT_LIMIT, before the memory is taken; zlib.error
+    """
+    if data[124:128] not in (b'\x00\x01IM', b'\x01\x00MI'):
+        return data  # not version 5; scipy says what it is
+    order = '<' if data[126:128] == b'IM' else '>'
+    unpacked, at, left = [data[:128]], 128, MAT_LIMIT
+    while at + 8 <= len(data):
+        kind, size = struct.unpack(f'{order}II', data[at:at + 8])
+        element = data[at:at + 8 + size]
+        if kind == MAT_COMPRESSED:
+            stream = zlib.decompressobj()
+            element = stream.decompress(element[8:], left)
+            if stream.unconsumed_tail or len(element) >= left:
+                raise UserError(f'{path}: a variable unpacks to more than {MAT_LIMIT >> 20} MiB, expected a record of '
+                                f'12 x {SAMPLES} numbers; copy or download it again')
+            if not stream.eof:
+                raise ValueError('a compressed variable is cut off')
+            left -= len(element)
+        unpacked.append(element)
+        at += 8 + size
+    return b''.join(unpacked)
 
 
 def _competition_data(root, project):
@@ -179,7 +214,8 @@ def _open_source(source, root):
 
 def _look_into(folder):
     """The Source in `folder` or in a folder directly below it, or None."""
-    for candidate in [folder] + sorted(entry.path for entry in os.scandir(folder) if entry.is_dir()):
+    below = [entry.path for entry in os.scandir(folder) if entry.is_dir() and not entry.name.endswith(PARTIAL)]
+    for candidate in [folder] + sorted(below):
         entries = {entry.name.lower(): entry.path for entry in os.scandir(candidate)}
         parts = {part: _mat_files(entries.get(part)) for part in PARTS}
         if any(parts.values()):
@@ -196,10 +232,20 @@ def _mat_files(folder):
         name, extension = os.path.splitext(entry.name)
         if extension.lower() != '.mat' or name.startswith('.'):
             continue
+        if not _is_text(name):
+            raise UserError(f'{entry.path!r}: its name is not UTF-8 text, or has control characters; rename it')
         if name in found:
             raise UserError(f'{entry.path}: the record {name} is there twice, also as {found[name]}; remove one')
         found[name] = entry.path
     return found
+
+
+def _is_text(name):
+    try:
+        name.encode('utf-8')  # a name that the system gave undecodable bytes cannot be
+    except UnicodeEncodeError:
+        return False
+    return name.isprintable()
 
 
 def _is_archive(path):
@@ -225,8 +271,7 @@ def unpack(archive, root):
     partial = f'{target}.{os.getpid()}{PARTIAL}'
     try:
         with _open_archive(archive) as opened:
-            members = opened.members()
-            wanted = _choose_members(archive, members)
+            wanted = _choose_members(archive, opened.members(), status.st_size)
             shutil.rmtree(partial, ignore_errors=True)
             for part in PARTS:
                 os.makedirs(os.path.join(partial, part))
@@ -265,25 +310,42 @@ class Member:
 
 class _Tar:
     def __init__(self, path):
-        self.tar = tarfile.open(path, 'r:*', encoding='utf-8', errors='surrogateescape')
+        with open(path, 'rb') as file:
+            zipped = file.read(2) == b'\x1f\x8b'
+        self.file = _Careful(gzip.open(path) if zipped else open(path, 'rb'))
+        try:
+            self.tar = tarfile.TarFile(fileobj=self.file, encoding='utf-8', errors='surrogateescape')
+        except BaseException:
+            self.file.close()
+            raise
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self.tar.close()
+        self.file.close()
 
     def members(self):
-        found = []
         for info in self.tar:
             name = _decode(info.name.encode('utf-8', 'surrogateescape'))
             kind = 'file' if info.isreg() else 'folder' if info.isdir() else 'link or device'
-            found.append(Member(name, info.size, kind, info))
-            _limit_members(len(found))
-        return found
+            yield Member(name, info.size, kind, info)
 
     def open(self, member):
         return self.tar.extractfile(member.handle)
+
+
+class _Careful:
+    """A file for tarfile that does not let a header make it read gigabytes into memory."""
+
+    def __init__(self, file):
+        self.file, self.seek, self.tell, self.close = file, file.seek, file.tell, file.close
+
+    def read(self, size):
+        if not 0 <= size <= HEADER_LIMIT:
+            raise ValueError(f'a header of {size} bytes')
+        return self.file.read(size)
 
 
 class _Zip:
@@ -297,16 +359,15 @@ class _Zip:
         self.zip.close()
 
     def members(self):
-        found = []
         for info in self.zip.infolist():
             utf8 = info.flag_bits & 0x800
             name = info.orig_filename if utf8 else _decode(info.orig_filename.encode('cp437', 'replace'))
             mode = info.external_attr >> 16
             plain = stat.S_IFMT(mode) in (0, stat.S_IFREG, stat.S_IFDIR)
             kind = 'link or device' if not plain else 'folder' if name.endswith('/') else 'file'
-            found.append(Member(name, info.file_size, kind, info))
-            _limit_members(len(found))
-        return found
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ValueError(f'{name!r} is packed with method {info.compress_type}, expected deflate')
+            yield Member(name, info.file_size, kind, info)
 
     def open(self, member):
         return self.zip.open(member.handle)
@@ -314,11 +375,6 @@ class _Zip:
 
 def _open_archive(path):
     return _Zip(path) if path.lower().endswith('.zip') else _Tar(path)
-
-
-def _limit_members(count):
-    if count > MEMBER_LIMIT:
-        raise ValueError(f'more than {MEMBER_LIMIT} members')
 
 
 def _decode(name):
@@ -331,14 +387,16 @@ def _decode(name):
     return name.decode('latin-1')
 
 
-def _choose_members(archive, members):
-    """Check every member, then pick the records and the labels.
+def _choose_members(archive, members, archive_size):
+    """Check every member, each before the next is looked for, then pick the records and the labels.
 
+    archive: str; members: iterable of Member; archive_size: int, bytes
     Returns: list of (Member, path below the target folder), the path made by us: train/NAME.mat
     Raises: UserError
     """
     wanted, taken, total = [], {}, 0
-    for member in members:
+    limit = min(UNPACKED_LIMIT, max(2**30, UNPACKED_RATIO * archive_size))
+    for count, member in enumerate(members):
         parts = member.name.replace('\\', '/').split('/')
         if '..' in parts or parts[0] == '' or re.match(r'^[A-Za-z]:', member.name) or '\0' in member.name:
             raise UserError(f'{archive}: the member {member.name!r} would land outside the target folder; nothing was '
@@ -347,15 +405,23 @@ def _choose_members(archive, members):
             raise UserError(f'{archive}: the member {member.name!r} is a link or a device, expected only files and '
                             'folders; nothing was unpacked: get the archive from another source')
         total += member.size
+        if member.size < 0 or count >= MEMBER_LIMIT:
+            raise ValueError(f'more than {MEMBER_LIMIT} members' if member.size >= 0 else 'a member of negative size')
+        if total > limit:
+            raise UserError(f'{archive}: its members unpack to more than {limit / 2**30:.1f} GiB, expected records under '
+                            'a MiB each; nothing was unpacked: get the archive from another source')
         relative = _place(parts) if member.kind == 'file' else None
         if relative is None:
             continue
         if relative.lower() in taken:
             raise UserError(f'{archive}: the member {member.name!r} is there twice (also {taken[relative.lower()]!r}); '
                             'nothing was unpacked')
-        if member.size > MAT_LIMIT or total > UNPACKED_LIMIT:
+        if member.size > MAT_LIMIT:
             raise UserError(f'{archive}: the member {member.name!r} unpacks to {member.size / 2**20:.0f} MiB, '
-                            f'{total / 2**30:.1f} GiB in all, expected records under a MiB; nothing was unpacked')
+                            'expected records under a MiB; nothing was unpacked')
+        if not _is_text(relative):
+            raise UserError(f'{archive}: the name of the member {member.name!r} has control characters; nothing was '
+                            'unpacked: get the archive from another source')
         taken[relative.lower()] = member.name
         wanted.append((member, relative))
     return wanted

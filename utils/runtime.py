@@ -18,7 +18,8 @@ def import_paddle():
     """
     if _cpu_vendor() == 'AuthenticAMD':
         os.environ.setdefault('MKL_DEBUG_CPU_TYPE', '5')
-    chosen = 'OMP_NUM_THREADS' in os.environ or 'MKL_NUM_THREADS' in os.environ or 'PADDLE_TRAINER_ID' in os.environ
+    chosen = 'OMP_NUM_THREADS' in os.environ or 'MKL_NUM_THREADS' in os.environ
+    beside = int(os.environ.get('PADDLE_LOCAL_SIZE', 1))  # processes that paddle.distributed.launch started here
     for what in ('No ccache found', 'When training, we now always track global mean and variance'):
         warnings.filterwarnings('ignore', what)  # of no use to a person who trains
     try:
@@ -28,7 +29,7 @@ def import_paddle():
                         'pip install -r requirements.txt') from None
     if not chosen:
         # After the import: before it, Paddle would print a warning that is meant for its data-parallel launcher.
-        os.environ['OMP_NUM_THREADS'] = os.environ['MKL_NUM_THREADS'] = str(usable_cores())
+        os.environ['OMP_NUM_THREADS'] = os.environ['MKL_NUM_THREADS'] = str(max(1, usable_cores() // beside))
     return paddle
 
 

@@ -1,4 +1,5 @@
 """Ctrl-C and SIGTERM: the first asks to stop at the next good moment, the second ends the process at once."""
+import contextlib
 import os
 import signal
 
@@ -15,4 +16,18 @@ class StopRequest:
         if self.signum:
             os._exit(128 + signum)
         self.signum = signum
-        os.write(2, b'stopping after this iteration; once more ends at once\n')
+        with contextlib.suppress(OSError):  # a closed stderr
+            os.write(2, b'stopping after this iteration; once more ends at once\n')
+
+
+@contextlib.contextmanager
+def ctrl_c_held_back():
+    """Ctrl-C waits until the end of the block, and never reaches a process that is started within."""
+    if not hasattr(signal, 'pthread_sigmask'):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+from conftest import make_signal
+
+from utils.augment import augment
+from utils.config import Augment
+from utils.render import Renderer
+
+OFF = {'time_shift': 0.0, 'gain': 0.0, 'missing_lead': 0.0, 'noise': 0.0, 'wander': 0.0}
+SIZE = 240
+BAND = SIZE // 12
+PIXELS_PER_MV = BAND / 2.0
+RENDERER = Renderer(SIZE, 2.0, 1.0)
+ECG = RENDERER.draw(make_signal(3))
+
+
+def change(picture=ECG, seed=0, pixels_per_mv=PIXELS_PER_MV, **settings):
+    return augment(picture, np.random.default_rng(seed), Augment(**{**OFF, **settings}), pixels_per_mv)
+
+
+def heights(picture):
+    """Where the trace runs: mV above the zero line of each lead, at each column; float (12, SIZE)."""
+    ink = 255.0 - picture.reshape(12, BAND, SIZE)
+    rows = np.arange(BAND)[:, None]
+    return ((BAND - 1) / 2 - (ink * rows).sum(axis=1) / ink.sum(axis=1)) / PIXELS_PER_MV
+
+
+def flat(*levels):
+    """Twelve straight lines, at the given mV in turn."""
+    return RENDERER.draw(np.repeat(np.resize(levels, 12)[:, None], 5000, axis=1).astype(np.float32))
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_off_changes_nothing(seed):
+    changed = change(seed=seed)
+    assert np.array_equal(changed, ECG) and changed is not ECG
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_time_shift_is_a_roll(seed):
+    changed = change(seed=seed, time_shift=1.0)
+    shifts = [s for s in range(SIZE) if np.array_equal(changed, np.roll(ECG, s, axis=1))]
+    assert len(shifts) == 1
+
+
+def test_time_shift_is_limited_and_varied():
+    marked = np.full((SIZE, SIZE), 255, np.uint8)
+    marked[:, 0] = 0
+    shifts = [int(change(marked, seed, time_shift=0.25)[0].argmin()) for seed in range(200)]
+    assert 0 <= min(shifts) < 5 and 50 < max(shifts) < 60 and len(set(shifts)) > 30
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_gain_scales_heights_about_the_zero_line(seed):
+    changed = heights(change(flat(0.6, 0.3, 0.0, -0.3), seed, gain=0.2))
+    gain = changed[0].mean() / 0.6
+    assert 0.79 < gain < 1.21
+    assert np.allclose(changed, np.resize([0.6, 0.3, 0.0, -0.3], 12)[:, None] * gain, atol=0.01)
+
+
+def test_gains_are_spread():
+    gains = [heights(change(flat(0.5), seed, gain=0.2)).mean() / 0.5 for seed in range(100)]
+    assert 0.79 < min(gains) < 0.83 and 1.17 < max(gains) < 1.21 and abs(np.mean(gains) - 1) < 0.03
+
+
+def test_missing_lead_blanks_one_band():
+    blanked = set()
+    for seed in range(60):
+        changed = change(seed=seed, missing_lead=1.0)
+        differs = [lead for lead in range(12) if not np.array_equal(changed[lead * BAND:(lead + 1) * BAND],
+                                                                    ECG[lead * BAND:(lead + 1) * BAND])]
+        assert len(differs) == 1
+        assert (changed[differs[0] * BAND:(differs[0] + 1) * BAND] == 255).all()
+        blanked.add(differs[0])
+    assert len(blanked) == 12
+
+
+def test_missing_lead_in_part_of_the_pictures():
+    count = sum(not np.array_equal(change(seed=seed, missing_lead=0.3), ECG) for seed in range(400))
+    assert 90 < count < 150
+
+
+def test_wander_is_slow_and_small():
+    moved = np.stack([heights(change(flat(0.0), seed, wander=0.2)) for seed in range(10)])
+    assert 0.15 < np.abs(moved).max() < 0.22
+    assert np.abs(np.diff(moved, axis=2)).max() < 0.2 * 2 * np.pi * 0.5 * 10 / SIZE + 0.02  # mV per column at 0.5 Hz
+    assert not np.allclose(moved[:, 0], moved[:, 1], atol=0.02)  # each lead on its own
+
+
+def test_noise_has_its_standard_deviation():
+    moved = np.stack([heights(change(flat(0.0), seed, noise=0.05)) for seed in range(5)])
+    assert moved.std() == pytest.approx(0.05, rel=0.1)
+
+
+def test_one_setting_does_not_change_anothers_dice():
+    alone, both = change(seed=4, time_shift=1.0), change(seed=4, time_shift=1.0, missing_lead=1.0)
+    same = [np.array_equal(alone[lead * BAND:(lead + 1) * BAND], both[lead * BAND:(lead + 1) * BAND]) for lead in range(12)]
+    assert sum(same) == 11
+
+
+def test_seed_decides():
+    everything = {'time_shift': 1.0, 'gain': 0.2, 'missing_lead': 0.3, 'noise': 0.01, 'wander': 0.05}
+    assert np.array_equal(change(seed=1, **everything), change(seed=1, **everything))
+    assert not np.array_equal(change(seed=1, **everything), change(seed=2, **everything))
+
+
+@pytest.mark.parametrize('size', [32, 65, 100, 320])
+def test_any_size_keeps_its_size_and_type(size):
+    picture = Renderer(size, 2.0, 1.0).draw(make_signal(1))
+    before = picture.copy()
+    assert np.array_equal(change(picture, pixels_per_mv=size / 24), picture)
+    changed = augment(picture, np.random.default_rng(1), Augment(), size / 24)
+    assert changed.dtype == np.uint8 and changed.shape == (size, size) and not np.array_equal(changed, picture)
+    assert np.array_equal(picture, before)
+
+
+def test_what_comes_in_from_outside_is_white():
+    # A drop of 2 mV moves the uppermost lead down; there is nothing above it to copy.
+    assert (change(np.zeros((SIZE, SIZE), np.uint8), 3, wander=2.0)[0] == 255).any()
