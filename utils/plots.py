@@ -51,7 +51,7 @@ def draw_curves(history, path):
     loss, rate, scores = figure.subplots(3, 1, sharex=True)
     _draw_series(loss, history, 'train_loss', 'training (mean since the last line)', None)
     _draw_series(loss, history, 'eval_loss', 'validation', 'o')
-    loss.set(ylabel='loss', title='Training')
+    loss.set(ylabel='loss', yscale='log', title='Training')  # early validation losses can be 20 times the later
     loss.legend()
     _draw_series(rate, history, 'learning_rate', None, None)
     rate.set(ylabel='learning rate')
