@@ -24,6 +24,7 @@ from utils.render import Renderer, settings_of
 def main():
     arguments, config = settings.parse_arguments(__doc__, add_arguments)
     paddle = runtime.import_paddle()
+    errors.handle_signals()
     device, reason = runtime.choose_device(config.device)
     print(runtime.describe(device, reason))
     print(settings.describe(config))

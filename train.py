@@ -28,7 +28,7 @@ from utils.schedule import learning_rate
 from utils.signals import StopRequest
 
 MAX_BAD_LOSSES = 5  # in a row, before training is given up
-TIMED_ITERATIONS = 4  # on a CPU, after which the whole run's time is foretold
+TIMED_ITERATIONS = 2  # on a CPU, after which the whole run's time is foretold
 # What may change from a run to its resumption: it does not touch what is learnt, or only says where things are.
 FREE_SETTINGS = ('device', 'output', 'data.source', 'data.root', 'data.workers', 'data.cache', 'model.pretrained',
                  'train.amp', 'train.log_interval', 'train.save_interval', 'train.resume', 'predict.batch_size',
@@ -38,6 +38,7 @@ FREE_SETTINGS = ('device', 'output', 'data.source', 'data.root', 'data.workers',
 def main():
     arguments, config = settings.parse_arguments(__doc__, add_arguments)
     paddle = runtime.import_paddle()
+    errors.handle_signals()
     device, reason = runtime.choose_device(config.device)
     if paddle.distributed.get_world_size() > 1:
         paddle.distributed.init_parallel_env()
@@ -88,6 +89,7 @@ def train(config, insist_on_resume, device, reason):
     amp = device != 'cpu' if config.train.amp == 'auto' else config.train.amp
     scaler = paddle.amp.GradScaler(enable=amp)
     if run['iteration']:
+        checkpoint.check_optimizer(last_folder(config), model, run['optimizer'])
         optimizer.set_state_dict(run.pop('optimizer'))
         scaler.load_state_dict(run.pop('scaler'))
     network = paddle.DataParallel(model) if world > 1 else model
@@ -121,7 +123,7 @@ def train(config, insist_on_resume, device, reason):
 
             # Log.
             end_of_epoch = iteration % data.epoch_iters == 0 or iteration == config.train.iters
-            if iteration == first + TIMED_ITERATIONS and device == 'cpu':
+            if iteration == first + TIMED_ITERATIONS < config.train.iters and device == 'cpu':
                 tell_time(log, timer.batch_cost, iteration, config)
             if iteration % config.train.log_interval == 0 or end_of_epoch:
                 check_losses(run, lr, config)

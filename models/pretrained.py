@@ -26,9 +26,9 @@ def load_pretrained(model, name, pretrained, drawn_with):
     path = imagenet_weights(name) if pretrained == 'imagenet' else _weights_file(pretrained)
     weights = checkpoint.read_weights(path)
     state = model.state_dict()
-    own = {key: value.shape for key, value in state.items()}
+    own = {key: list(value.shape) for key, value in state.items()}
     head = {key for key in own if key.startswith(HEAD)}
-    usable = {key: value for key, value in weights.items() if key in own and list(value.shape) == list(own[key])}
+    usable = {key: value for key, value in weights.items() if key in own and list(value.shape) == own[key]}
     missing = sorted(set(own) - set(usable) - head)
     if not set(usable) - head:
         raise UserError(f'{path}: none of its {len(weights)} tensors fits {name}; expected the weights of a {name} of '

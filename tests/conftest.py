@@ -15,12 +15,13 @@ SMALL = ('render.size=64', 'model.name=resnet18', 'model.pretrained=none', 'trai
 
 
 def run_script(script, *arguments, timeout=300, env=None, cwd=PROJECT):
-    """Run a script of the project as a user would.
+    """Run a script of the project as a user would, but on one thread: small batches gain nothing from more, and on a
+    machine with other work threads that wait for one another lose much.
 
     Returns: subprocess.CompletedProcess with text output
     """
     return subprocess.run([sys.executable, os.path.join(PROJECT, script), *map(str, arguments)], cwd=cwd, text=True,
-                          capture_output=True, timeout=timeout, env={**os.environ, **(env or {})})
+                          capture_output=True, timeout=timeout, env={'OMP_NUM_THREADS': '1', **os.environ, **(env or {})})
 
 
 def overrides(*pairs):

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.conftest import SMALL, overrides, run_script
+from conftest import SMALL, overrides, run_script
 from utils import checkpoint, export, files, tasks
 
 TASK = tasks.TASKS[1]

@@ -11,6 +11,7 @@ from scipy.signal import resample_poly
 from conftest import overrides, refused, run_script
 from utils import demo, inputs
 from utils.errors import UserError
+from utils.mat import read_arrays
 from utils.records import LEADS
 
 UV = np.rint(1000 * demo.make_record(0, 1, ('PVC',)).astype(float)).astype(int)
@@ -31,7 +32,8 @@ def write_wfdb(folder, name, uv=UV, **header):
 
 
 def write_val(folder, name, uv=UV, **header):
-    savemat(os.path.join(folder, f'{name}.mat'), {'val': uv.astype(np.int16)})
+    # Version 4, as PhysioNet has it: the numbers start at byte 24.
+    savemat(os.path.join(folder, f'{name}.mat'), {'val': uv.astype(np.int16)}, format='4')
     write_header(os.path.join(folder, f'{name}.hea'), f'{name}.mat', form='16+24', **header)
 
 
@@ -189,14 +191,14 @@ def with_nan():
     ('a.csv', lambda p: p.write_bytes(np.random.default_rng(0).bytes(3000)), (500, 'uV'), 'a.csv: '),
     ('a.mat', lambda p: savemat(p, {'ecg': ECG}), (None, None), 'no variable ecgdata or val; found ecg'),
     ('a.mat', lambda p: savemat(p, {'val': UV}), (None, None), 'no a.hea beside it'),
-    ('a.mat', lambda p: savemat(p, {'ecgdata': 'text'}), (None, None), 'not numeric'),
-    ('a.mat', lambda p: p.write_bytes(b'MATLAB 7.3 MAT-file'.ljust(126) + b'\x00\x02IM' + bytes(600)), (None, None),
-     'a.mat: '),
+    ('a.mat', lambda p: savemat(p, {'ecgdata': 'text'}), (None, None), 'not an array of real numbers'),
+    ('a.mat', lambda p: p.write_bytes(b'MATLAB 7.3 MAT-file'.ljust(512) + b'\x89HDF'), (None, None), 'version 7.3'),
     ('a.mat', lambda p: p.write_bytes(bytes(40)), (None, None), 'not a readable MAT file'),
     ('a.hea', lambda p: p.write_bytes(b'\xff\x00garbage'), (None, None), 'not a WFDB header'),
     ('a.hea', lambda p: p.write_text('a 12 500 5000\nb.dat 16 1000/mV\n'), (None, None), '1 lines of signals'),
     ('a.hea', lambda p: p.write_text('a/3 12 500 5000\n'), (None, None), 'several segments'),
-    ('a.hea', lambda p: p.write_text('a 1 1.2.3 5000\na.dat 16 200 0 0 0 0 0 I\n'), (None, None), 'line 1: .* no number'),
+    ('a.hea', lambda p: p.write_text('a 1 1.2.3 5000\na.dat 16 200 0 0 0 0 0 I\n'), (None, None),
+     'line 1: .* no number'),
     ('a.hea', lambda p: p.write_text('a 1 500 5000\na.dat 16x4 200 0 0 0 0 0 I\n'), (None, None), 'line 2: '),
     ('a.hea', lambda p: write_header(p, 'a.dat', gain='0'), (None, None), "'I' has no gain"),
     ('a.hea', lambda p: write_header(p, '/etc/passwd'), (None, None), "signal file '/etc/passwd'"),
@@ -257,6 +259,26 @@ def test_nothing_in_a_file_runs_or_takes_the_memory(tmp_path, monkeypatch):
     assert not os.path.exists('evil')
 
 
+@pytest.mark.parametrize('options', [{'format': '4'}, {'format': '5'}, {'do_compression': True}])
+def test_mat_files_are_read_as_scipy_reads_them(tmp_path, options):
+    rng = np.random.default_rng(0)
+    arrays = {f'a_{kind}': (100 * rng.random((3, 4))).astype(kind) for kind in ('f8', 'f4', 'i4', 'i2', 'u2', 'u1')}
+    if options != {'format': '4'}:
+        arrays.update(small=np.array([[7]], np.int16), cube=rng.random((2, 3, 4)), wide=np.array([[2**40]]),
+                      cell=np.array([[1, 'x']], object), struct={'a': 1})
+    savemat(tmp_path / 'a.mat', {**arrays, 'text': 'word', 'imaginary': np.array([[1j]])}, **options)
+    data = (tmp_path / 'a.mat').read_bytes()
+    found, names = read_arrays(data, {*arrays, 'text', 'imaginary'}, 2**20)
+    assert set(names) == {*arrays, 'text', 'imaginary'}
+    others = {name for name, array in found.items() if array is None}
+    assert others == {'text', 'imaginary', 'cell', 'struct'} & set(names)
+    for name, array in found.items():
+        assert array is None or (array.dtype == arrays[name].dtype and np.array_equal(array, arrays[name])), name
+    for end in (140, len(data) // 2, len(data) - 1):
+        with pytest.raises(ValueError):
+            read_arrays(data[:end], set(names), 2**20)
+
+
 def rows_of(path):
     with open(path, newline='') as file:
         return list(csv.reader(file))
@@ -267,7 +289,8 @@ def predict(trained, tmp_path, *arguments):
     output, answer = tmp_path / 'output', tmp_path / 'answer.csv'
     if not output.exists():
         shutil.copytree(os.path.join(trained, 'best_model'), output / 'best_model')
-    result = run_script('predict.py', *overrides(f'output={output}', f'predict.answer={answer}', 'device=cpu'), *arguments)
+    result = run_script('predict.py', *overrides(f'output={output}', f'predict.answer={answer}', 'device=cpu'),
+                        *arguments)
     tables = [dict(rows_of(path)[1:]) if path.exists() else None for path in (answer, output / 'probabilities.csv')]
     return (result, *tables)
 

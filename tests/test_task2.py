@@ -58,6 +58,14 @@ def predict(root, output, *pairs, reference=None):
     return result, answer
 
 
+@pytest.fixture(scope='module')
+def answered(run2, own_output, demo2):
+    """The answer to the demo's test records, scored: (what predict.py printed, path of its answer.csv)."""
+    result, answer = predict(run2[0], own_output, reference=os.path.join(demo2, 'valreference.csv'))
+    assert result.returncode == 0, result.stderr
+    return result.stdout, shutil.copytree(own_output, own_output.with_name('answered')) / os.path.basename(answer)
+
+
 def test_training_starts_from_task_1_with_a_new_head(run2):
     _, _, said = run2
     line = next(line for line in said.splitlines() if 'loaded ' in line)
@@ -80,11 +88,9 @@ def test_what_training_leaves(run2):
         assert file.read(8) == b'\x89PNG\r\n\x1a\n'
 
 
-def test_answers(run2, own_output, demo2):
+def test_answers(run2, own_output, demo2, answered):
     root = run2[0]
-    key = os.path.join(demo2, 'valreference.csv')
-    result, answer = predict(root, own_output, reference=key)
-    assert result.returncode == 0, result.stderr
+    said, answer = answered
     names = sorted(name[:-4] for name in os.listdir(os.path.join(root, 'val')))
     rows = rows_of(answer)
     assert [row[0] for row in rows] == names
@@ -92,23 +98,23 @@ def test_answers(run2, own_output, demo2):
         labels = [int(label) for label in row[1:]]
         assert labels and labels == sorted(set(labels)) and 1 <= labels[0] and labels[-1] <= 12
         assert labels == [1] or 1 not in labels
-    with zipfile.ZipFile(os.path.join(own_output, 'answer.zip')) as archive, open(answer, 'rb') as file:
+    with zipfile.ZipFile(answer.with_name('answer.zip')) as archive, open(answer, 'rb') as file:
         assert archive.namelist() == ['answer.csv'] and archive.read('answer.csv') == file.read()
-    table = rows_of(os.path.join(own_output, 'probabilities.csv'))
+    table = rows_of(answer.with_name('probabilities.csv'))
     assert table[0] == ['name', *TASK.class_names] and [row[0] for row in table[1:]] == names
     probabilities = np.array([row[1:] for row in table[1:]], dtype=float)
     assert ((probabilities >= 0) & (probabilities <= 1)).all() and probabilities.sum(axis=1).std() > 0
 
     # The scores that are printed, computed once more from the files.
-    truth, decisions = (tasks.read_reference(path, names, TASK) for path in (key, answer))
+    truth, decisions = (tasks.read_reference(str(path), names, TASK)
+                        for path in (os.path.join(demo2, 'valreference.csv'), answer))
     f1 = [metrics.f1(t, d) for t, d in zip(truth.T, decisions.T)]
-    assert f'mean F1: {np.mean(f1):.4f} (95 % interval ' in result.stdout
+    assert f'mean F1: {np.mean(f1):.4f} (95 % interval ' in said
     for name, count, value in zip(TASK.class_names, truth.sum(axis=0), f1):
-        assert f'  {name}: {int(count)} records, F1 {value:.4f}, AUC ' in result.stdout
+        assert f'  {name}: {int(count)} records, F1 {value:.4f}, AUC ' in said
 
     # One-hot: the same answer in the other form, which --reference reads too.
-    shutil.copy(answer, own_output / 'list.csv')
-    result, answer = predict(root, own_output, 'predict.answer_format=onehot', reference=str(own_output / 'list.csv'))
+    result, answer = predict(root, own_output, 'predict.answer_format=onehot', reference=str(answer))
     assert result.returncode == 0, result.stderr
     assert all(len(row) == 13 and set(row[1:]) <= {'0', '1'} for row in rows_of(answer))
     assert np.array_equal(tasks.read_reference(answer, names, TASK), decisions)
@@ -128,13 +134,11 @@ def test_a_threshold_for_all_classes(run2, own_output):
         assert values[int(row[1]) - 1] == max(values)
 
 
-def test_own_ecgs(run2, own_output, demo2):
-    result, answer = predict(run2[0], own_output)
-    expected = rows_of(answer)
+def test_own_ecgs(own_output, demo2, answered):
     result = run_script('predict.py', *overrides(f'output={own_output}', f'predict.answer={own_output}/own.csv',
                                                  'device=cpu'), '--input', os.path.join(demo2, 'val'))
     assert result.returncode == 0, result.stderr
-    assert rows_of(own_output / 'own.csv') == expected
+    assert rows_of(own_output / 'own.csv') == rows_of(answered[1])
 
 
 def test_bad_labels_stop_training(run2, tmp_path):
@@ -159,25 +163,25 @@ def test_one_hot_labels(tmp_path):
     zeros = ','.join('0' * 12)
     targets = read('A,1,0,0,0,0,0,0,0,0,0,0,0\nB,0,0,0,0,1,0,0,0,0,0,0,1\nC.mat,5,12\n')  # each row by itself
     assert [np.flatnonzero(row).tolist() for row in targets] == [[0], [4, 11], [4, 11]]
-    for row, words in ((zeros, 'found twelve times 0'), (zeros.replace('0', '1'), 'found label 1 .normal. beside others'),
+    for row, words in ((zeros, 'found twelve times 0'), (zeros.replace('0', '1'), 'found label 1 .normal. beside'),
                        (zeros[2:], "found the label '0'"), (zeros + ',1', "found the label '0'"),
                        (zeros[:-1] + '2', "found the label '0'")):
         with pytest.raises(UserError, match=f'reference.csv, line 2: {words}'):
             read(f'A,2\nB,{row}\n', ('A', 'B'))
 
 
-def test_thresholds_of_few_records_stay_near_a_half():
+def test_thresholds_of_few_records_stay_near_the_shared_one():
     targets = np.zeros((40, 12))
     targets[0, 1] = targets[:20, 2] = targets[:, 3] = 1
     probabilities = np.full((40, 12), 0.1)
-    probabilities[:, 1] = np.linspace(0.01, 0.8, 40)  # its one record gets least of all
-    probabilities[:20, 2] = 0.2
+    probabilities[:, 1] = np.linspace(0.01, 0.8, 40)  # its one record gets least of all, so 0.005 is its best threshold
+    probabilities[:20, 2], probabilities[:, 3] = 0.2, 0.6
     thresholds = metrics.tune_thresholds(targets, probabilities)
-    assert thresholds[0] == thresholds[3] == 0.5  # no record, and every record
-    assert 0.4 < thresholds[1] < 0.5
-    assert thresholds[2] == pytest.approx((20 * 0.15 + 5 * 0.5) / 25)
-    answers = tasks.decide(probabilities, thresholds, TASK)
-    assert answers[:, 1].sum() < 20
+    shared = thresholds[0]
+    assert 0.1 < shared <= 0.2 and thresholds[3] == shared  # classes without a record, and with every record
+    assert thresholds[1] == pytest.approx((0.005 + 2 * shared) / 3)
+    assert thresholds[2] == pytest.approx((20 * 0.15 + 2 * shared) / 22)
+    assert not tasks.decide(probabilities, thresholds, TASK)[:, 1].all()
 
 
 def test_validation_picture_with_absent_classes(tmp_path):

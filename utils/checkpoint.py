@@ -402,8 +402,7 @@ def load_last(folder):
 
 
 def _read_checkpoint(path):
-    with open(path, 'rb') as file:
-        data = file.read(WEIGHTS_LIMIT)
+    data = _read_limited(path)
     head = len(MAGIC) + 65
     found = hashlib.sha256(memoryview(data)[head:]).hexdigest().encode()
     if not data.startswith(MAGIC) or found != data[len(MAGIC):head - 1]:

@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 
+LONGEST = 2000  # characters of a line; a damaged file can hold a name of a million
+
 
 class UserError(Exception):
     """Mistakes that the user can mend: a line each that names what was found, what was expected and what to do.
@@ -37,8 +39,7 @@ def run(main):
     """
     code = 1
     try:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, _stop)
+        handle_signals()
         code = main() or 0
         sys.stdout.flush()
     except UserError as error:
@@ -59,6 +60,12 @@ def run(main):
     sys.exit(code)
 
 
+def handle_signals():
+    """Make Ctrl-C and SIGTERM raise Stopped, the second one end the process; again after what takes them, as Paddle does."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _stop)
+
+
 def _stop(signum, _frame):
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda second, _: os._exit(128 + second))
@@ -70,6 +77,7 @@ def _stop(signum, _frame):
 def say_error(message):
     """Print `message` as one line on stderr; what could steer the terminal, from a hostile name, becomes '?'."""
     line = ''.join(char if char.isprintable() else '?' for char in ' '.join(str(message).split()))
+    line = line if len(line) <= LONGEST else f'{line[:LONGEST // 2]} ... {line[-LONGEST // 2:]}'
     print(f'error: {line}', file=sys.stderr, flush=True)
 
 

@@ -73,8 +73,9 @@ def compute_loss(logits, targets, class_weights, smoothing, task):
     classes = len(task.class_names)
     if task.multi_label:
         soft = paddle.to_tensor((targets * (1 - smoothing) + 0.5 * smoothing).astype(np.float32))
-        weights = None if class_weights is None else paddle.to_tensor(class_weights)
-        return F.binary_cross_entropy_with_logits(logits, soft, pos_weight=weights)
+        weights = 1.0 if class_weights is None else paddle.to_tensor(class_weights)
+        # Spelt out: binary_cross_entropy_with_logits weighs soft labels otherwise in Paddle 2.6 than in 3.
+        return -(weights * soft * F.log_sigmoid(logits) + (1 - soft) * F.log_sigmoid(-logits)).mean()
     soft = np.eye(classes, dtype=np.float32)[targets] * (1 - smoothing) + smoothing / classes
     weights = np.ones(len(targets)) if class_weights is None else class_weights[targets]
     soft *= (weights / weights.sum())[:, None]

@@ -4,11 +4,9 @@ Formats: MAT (`ecgdata`, or PhysioNet's `val` with its .hea), WFDB (.hea and .da
 sampling rate, unit and leads counts; what it leaves open must be given, or it is refused: a wrong unit or lead gives a
 wrong answer that looks like any other. Knows nothing of Paddle.
 """
-import io
 import math
 import os
 import re
-import zlib
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -16,7 +14,8 @@ import cv2
 import numpy as np
 
 from utils.errors import UserError
-from utils.records import CREDIBLE_MV, LEADS, NOT_NUMERIC, SAMPLES, SAMPLING_RATE
+from utils.mat import read_arrays
+from utils.records import CREDIBLE_MV, LEADS, SAMPLES, SAMPLING_RATE
 
 EXTENSIONS = ('.mat', '.hea', '.csv', '.npy')
 SECONDS = SAMPLES / SAMPLING_RATE
@@ -131,7 +130,7 @@ def read_input(path, sampling_rate, unit):
 
     path: str, as find_inputs() gives it
     sampling_rate: float, Hz, or None; unit: 'mV', 'uV' or None: what holds for files that do not say it themselves
-    Returns: (name, signal, notes); signal: float32 array (12, 5000), mV, 500 Hz, rows in LEADS order; notes: list of str
+    Returns: (name, signal, notes); signal: float32 array (12, 5000), mV, 500 Hz, rows in LEADS order; notes: strings
     Raises: UserError that names the file, what was found and what was expected
     """
     name, extension = os.path.splitext(os.path.basename(path))
@@ -210,8 +209,8 @@ def _to_ten_seconds(path, values, rate):
     """The first 10 s at 500 Hz: (float32 array (12, 5000), notes)."""
     seconds = values.shape[1] / rate
     if seconds < MIN_SECONDS:
-        raise UserError(f'{path}: {values.shape[1]} samples at {rate:g} Hz are {seconds:.2f} s, expected 10 s, at least '
-                        f'{MIN_SECONDS} s')
+        raise UserError(f'{path}: {values.shape[1]} samples at {rate:g} Hz are {seconds:.2f} s, expected 10 s, at '
+                        f'least {MIN_SECONDS} s')
     notes = []
     values = values[:, :math.ceil(SECONDS * rate)]
     if rate != SAMPLING_RATE:
@@ -223,18 +222,18 @@ def _to_ten_seconds(path, values, rate):
     if seconds > SECONDS + 0.5 / SAMPLING_RATE:
         notes.append(f'{seconds:.4g} s long; the first 10 s are used, the rest is cut off')
     elif values.shape[1] < SAMPLES:
-        notes.append(f'{seconds:.4g} s long; padded with 0 mV at its end to 10 s, which the model has not been trained on')
+        notes.append(f'{seconds:.4g} s long; padded with 0 mV at its end to 10 s, which no model was trained on')
     signal = np.zeros((len(LEADS), SAMPLES), dtype=np.float32)
     values = values[:, :SAMPLES]
-    signal[:, :values.shape[1]] = values
+    signal[:, :values.shape[1]] = values.clip(-1e9, 1e9)  # what float32 can hold; the caller refuses such values
     return signal, notes
 
 
 def _check_size(path, signal):
     largest = np.abs(signal).max()
     if not TINY_MV <= largest <= CREDIBLE_MV:
-        raise UserError(f'{path}: its largest value is {largest:.3g} mV, expected {TINY_MV} to {CREDIBLE_MV} mV; is the '
-                        'unit right (--unit mV or --unit uV), and is it an ECG?')
+        raise UserError(f'{path}: its largest value is {largest:.3g} mV, expected {TINY_MV} to {CREDIBLE_MV} mV; is '
+                        'the unit right (--unit mV or --unit uV), and is it an ECG?')
 
 
 def _breaks_einthoven(signal):
@@ -244,22 +243,21 @@ def _breaks_einthoven(signal):
 
 
 def _read_mat(path, sampling_rate, unit):
-    from scipy.io import loadmat, whosmat
     with open(path, 'rb') as file:
         data = file.read(FILE_LIMIT)
-    _refuse_bomb(path, data)
+    if b'\x89HDF' in (data[:4], data[512:516]):
+        raise UserError(f'{path}: a MAT file of version 7.3 (HDF5), expected version 4 or 5; save it in MATLAB with '
+                        "save(..., '-v7') or in Python with scipy.io.savemat")
     try:
-        kinds = {name: kind for name, _, kind in whosmat(io.BytesIO(data))}
-        variable = next((name for name in ('ecgdata', 'val') if name in kinds), None)
-        numeric = variable and kinds[variable] not in NOT_NUMERIC
-        values = loadmat(io.BytesIO(data), variable_names=[variable])[variable] if numeric else None
-    except Exception as error:  # scipy's readers answer a damaged file with almost any exception
-        raise UserError(f'{path}: not a readable MAT file ({type(error).__name__}: {error}); expected MAT v5; save one of '
-                        "version 7.3 with save(..., '-v7'); it may be truncated: copy it again") from None
+        found, names = read_arrays(data, ('ecgdata', 'val'), FILE_LIMIT)
+    except ValueError as error:
+        raise UserError(f'{path}: not a readable MAT file ({error}); it may be truncated: copy it again') from None
+    variable = next((name for name in ('ecgdata', 'val') if name in found), None)
     if variable is None:
-        raise UserError(f'{path}: no variable ecgdata or val; found {", ".join(sorted(kinds)) or "no variable"}')
-    if not numeric:
-        raise UserError(f'{path}: {variable} is not numeric (found {kinds[variable]}), expected real numbers')
+        raise UserError(f'{path}: no variable ecgdata or val; found {", ".join(names[:20]) or "no variable"}')
+    values = found[variable]
+    if values is None:
+        raise UserError(f'{path}: {variable} is not an array of real numbers, expected 12 leads x samples')
     if variable == 'ecgdata':
         values = _leads_as_rows(path, values)
         usual = values.shape[1] == SAMPLES  # the competition's 10 s at 500 Hz, in mV
@@ -270,16 +268,16 @@ def _read_mat(path, sampling_rate, unit):
     if header:
         return _scale_val(path, values, read_header(header), header)
     if not sampling_rate or not unit:
-        raise UserError(f'{path}: val, and no {os.path.splitext(os.path.basename(path))[0]}.hea beside it that says its '
-                        'gain, rate and leads; put it there, or give --sampling-rate and --unit')
+        raise UserError(f'{path}: val, and no {os.path.splitext(os.path.basename(path))[0]}.hea beside it that says '
+                        'its gain, rate and leads; put it there, or give --sampling-rate and --unit')
     return Raw(_leads_as_rows(path, values), None, None, None, [])
 
 
 def _scale_val(path, values, header, header_path):
     if values.ndim != 2 or values.dtype.kind not in 'iuf' or len(values) != len(header.channels) \
             or header.samples != values.shape[1]:
-        raise UserError(f'{path}: val has the shape {values.shape} and the type {values.dtype}, expected numbers of the '
-                        f'shape ({len(header.channels)}, {header.samples}) as {header_path} says')
+        raise UserError(f'{path}: val has the shape {values.shape} and the type {values.dtype}, expected numbers of '
+                        f'the shape ({len(header.channels)}, {header.samples}) as {header_path} says')
     _refuse_uncalibrated(header, header_path)
     steps = np.array([[channel.baseline, channel.gain] for channel in header.channels])
     values = values.astype(np.float64)
@@ -289,29 +287,13 @@ def _scale_val(path, values, header, header_path):
                [channel.unit for channel in header.channels], [])
 
 
-def _refuse_bomb(path, data):
-    """Refuse a MAT file whose compressed variables unpack to more than FILE_LIMIT, before scipy unpacks them."""
-    order = 'little' if data[126:128] == b'IM' else 'big'
-    at = len(data) if 0 in data[:4] else 128  # a zero there: version 4, which does not compress
-    while len(data) >= at + 8:
-        kind, length = (int.from_bytes(data[at + i:at + i + 4], order) for i in (0, 4))
-        if kind == 15:  # miCOMPRESSED
-            try:
-                unpacked = zlib.decompressobj().decompress(data[at + 8:at + 8 + length], FILE_LIMIT + 1)
-            except zlib.error:
-                return  # scipy says what is wrong with it
-            if len(unpacked) > FILE_LIMIT:
-                raise UserError(f'{path}: unpacks to more than {FILE_LIMIT >> 20} MiB, expected an ECG of 10 s')
-        at += 8 + length
-
-
 def _read_wfdb(path, sampling_rate, unit):
     header = read_header(path)
     _refuse_uncalibrated(header, path)
     folder = os.path.dirname(path)
     for file in sorted({channel.file for channel in header.channels}):
         # A plain name only: a header could name any file of this machine.
-        if os.path.basename(file) != file or file in ('', '.', '..', '~') or not os.path.isfile(os.path.join(folder, file)):
+        if os.path.basename(file) != file or not os.path.isfile(os.path.join(folder, file)):
             raise UserError(f'{path}: names the signal file {file!r}, expected one beside the header; copy it there')
         if os.path.getsize(os.path.join(folder, file)) > 64 * FILE_LIMIT:
             raise UserError(f'{os.path.join(folder, file)}: more than {FILE_LIMIT >> 14} GiB, cut the recording first')
@@ -326,8 +308,8 @@ def _read_wfdb(path, sampling_rate, unit):
     try:
         values = wfdb.rdrecord(os.path.abspath(os.path.splitext(path)[0]), sampto=until).p_signal.T
     except Exception as error:  # on a broken record wfdb raises whatever its parser stumbles over
-        raise UserError(f'{path}: wfdb cannot read it ({type(error).__name__}: {error}); a file of the record is damaged '
-                        'or truncated: copy it again') from None
+        raise UserError(f'{path}: wfdb cannot read it ({type(error).__name__}: {error}); a file of the record is '
+                        'damaged or truncated: copy it again') from None
     notes = []
     if header.samples > until:
         notes.append(f'{header.samples / header.rate:.4g} s long; the first 10 s are used, the rest is cut off')
@@ -338,8 +320,8 @@ def _read_wfdb(path, sampling_rate, unit):
 def _refuse_uncalibrated(header, path):
     for channel in header.channels:
         if channel.gain <= 0:
-            raise UserError(f'{path}: the lead {channel.lead!r} has no gain, so its mV are not known; expected steps per '
-                            'mV such as 1000/mV')
+            raise UserError(f'{path}: the lead {channel.lead!r} has no gain, so its mV are not known; expected steps '
+                            'per mV such as 1000/mV')
 
 
 def read_header(path):
@@ -355,8 +337,8 @@ def read_header(path):
     lines = [(number, line) for number, line in enumerate(lines, 1) if line and not line.startswith('#')]
     record = re.match(r'(\S+)\s+(\d{1,4})\s+([\d.]+)\S*\s+(\d{1,12})(?:\s|$)', lines[0][1]) if lines else None
     if len(data) > HEADER_LIMIT or not record:
-        raise UserError(f'{path}: not a WFDB header with a sampling rate and a number of samples; expected a first line '
-                        'such as "name 12 500 5000"')
+        raise UserError(f'{path}: not a WFDB header with a sampling rate and a number of samples; expected a first '
+                        'line such as "name 12 500 5000"')
     count = int(record[2])
     if '/' in record[1]:
         raise UserError(f'{path}: a record of several segments, expected one; give its segments one by one')
@@ -404,6 +386,8 @@ def _read_csv(path, sampling_rate, unit):
         return Raw(_parse_numbers(path, lines, delimiter, 1), leads, None, None, [])
     else:
         leads, lines = first, lines[1:]
+    if not lines:
+        raise UserError(f'{path}: lead names and no numbers below them; expected 12 columns of numbers')
     values = _parse_numbers(path, lines, delimiter, 2 if leads else 1)
     return Raw(_leads_as_rows(path, values) if leads is None else _columns(path, values, leads), leads, None, None, [])
 
@@ -440,8 +424,8 @@ def _read_npy(path, sampling_rate, unit):
         # Mapped, so that the header's word alone takes no memory; without pickle, so that nothing in it can run.
         values = np.load(path, mmap_mode='r', allow_pickle=False)
     except Exception as error:  # a damaged header can raise almost anything
-        raise UserError(f'{path}: not a readable NPY file ({type(error).__name__}: {error}); expected 12 leads x samples '
-                        'of plain numbers; it may be truncated: copy it again') from None
+        raise UserError(f'{path}: not a readable NPY file ({type(error).__name__}: {error}); expected 12 leads x '
+                        'samples of plain numbers; it may be truncated: copy it again') from None
     return Raw(np.array(_leads_as_rows(path, values)), None, None, None, [])
 
 

@@ -3,7 +3,7 @@ import numpy as np
 
 from utils.tasks import decide
 
-TRUST_AFTER = 5  # records of a class, after which its tuned threshold counts as much as 0.5
+TRUST_AFTER = 2  # records of a class, after which its own threshold counts as much as the shared one
 
 
 def score(targets, probabilities, thresholds, task):
@@ -101,23 +101,33 @@ def bootstrap_interval(function, arrays, seed, draws=1000):
 
 
 def tune_thresholds(targets, probabilities):
-    """For each class of task 2 a threshold between 0.5 and the one with the best F1, nearer to that the more records.
+    """For each class of task 2 the threshold with the best F1, pulled towards the best one that all classes share.
 
-    The best one, halfway between two neighbouring probabilities, is a matter of luck where a class has a handful of
-    records: one record that is missed can put it next to 0, and every record gets the class.
+    Where a class has a handful of records its own best threshold is a matter of luck: one record that is missed can put
+    it next to 0, and every record gets the class.
     targets: array (n, 12) of 0 and 1; probabilities: float array (n, 12)
-    Returns: float array (12,), 0.5 where a class has no record or every record
+    Returns: float array (12,), the shared one where a class has no record or every record
     """
-    thresholds = np.full(targets.shape[1], 0.5)
+    grid = np.linspace(0.02, 0.98, 49)
+    scores = np.array([np.mean([f1(truth, values >= t) for truth, values in zip(targets.T, probabilities.T)])
+                       for t in grid])
+    best = np.flatnonzero(scores == scores.max())
+    shared = grid[best[len(best) // 2]]
+    thresholds = np.full(targets.shape[1], shared)
     for index, (truth, values) in enumerate(zip(targets.T, probabilities.T)):
-        if 0 < truth.sum() < len(truth):
-            order = np.argsort(-values, kind='stable')
-            hits = np.cumsum(truth[order])
-            scores = 2 * hits / (np.arange(1, len(truth) + 1) + truth.sum())
-            ordered = np.append(values[order], 0.0)
-            scores[ordered[:-1] == ordered[1:]] = -1  # a threshold cannot part equal probabilities
-            best = int(scores.argmax())
-            count = truth.sum()
-            middle = (ordered[best] + ordered[best + 1]) / 2
-            thresholds[index] = (count * middle + TRUST_AFTER * 0.5) / (count + TRUST_AFTER)
+        count = truth.sum()
+        if 0 < count < len(truth):
+            own = _best_threshold(truth, values)
+            thresholds[index] = (count * own + TRUST_AFTER * shared) / (count + TRUST_AFTER)
     return thresholds
+
+
+def _best_threshold(truth, values):
+    """The threshold with the best F1 of one class, halfway between two neighbouring probabilities."""
+    order = np.argsort(-values, kind='stable')
+    hits = np.cumsum(truth[order])
+    scores = 2 * hits / (np.arange(1, len(truth) + 1) + truth.sum())
+    ordered = np.append(values[order], 0.0)
+    scores[ordered[:-1] == ordered[1:]] = -1  # a threshold cannot part equal probabilities
+    best = int(scores.argmax())
+    return (ordered[best] + ordered[best + 1]) / 2

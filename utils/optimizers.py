@@ -11,14 +11,15 @@ def make_optimizer(train, model):
     import paddle
     clip = paddle.nn.ClipGradByGlobalNorm(train.clip_norm) if train.clip_norm else None
     parameters = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
-    decayed = [parameter for parameter in parameters if parameter.ndim > 1]
+    spared = [parameter for parameter in parameters if parameter.ndim <= 1]
     if train.optimizer == 'adamw':
-        names = {parameter.name for parameter in decayed}
+        names = {parameter.name for parameter in parameters} - {parameter.name for parameter in spared}
         return paddle.optimizer.AdamW(learning_rate=0.0, parameters=parameters, weight_decay=train.weight_decay,
                                       apply_decay_param_fun=names.__contains__, grad_clip=clip)
-    groups = [{'params': decayed, 'weight_decay': train.weight_decay},
-              {'params': [parameter for parameter in parameters if parameter.ndim <= 1], 'weight_decay': 0.0}]
-    return paddle.optimizer.Momentum(learning_rate=0.0, momentum=0.9, parameters=groups, grad_clip=clip)
+    for parameter in spared:  # not as a group of its own: Paddle would clip each group's gradient by itself
+        parameter.regularizer = paddle.regularizer.L2Decay(0.0)
+    return paddle.optimizer.Momentum(learning_rate=0.0, momentum=0.9, parameters=parameters,
+                                     weight_decay=train.weight_decay, grad_clip=clip)
 
 
 def numpy_state(state):

@@ -6,16 +6,15 @@ import os
 import re
 import shutil
 import stat
-import struct
 import tarfile
 import zipfile
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
 
 from utils.errors import UserError
 from utils.files import PARTIAL, write_json
+from utils.mat import read_arrays
 
 LEADS = ('I', 'II', 'III', 'aVR', 'aVL', 'aVF', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6')
 SAMPLING_RATE = 500  # Hz
@@ -28,7 +27,6 @@ UNPACKED_RATIO = 100  # beyond 1 GiB, how many times larger than an archive its 
 MEMBER_LIMIT = 1_000_000  # members of an archive
 HEADER_LIMIT = 2**20  # bytes that tarfile may read at once; a hostile header asks for gigabytes
 NOT_NUMERIC = ('cell', 'char', 'struct', 'object', 'opaque', 'function', 'sparse')  # scipy.io.whosmat's words
-MAT_COMPRESSED = 15  # MAT v5's number for a compressed variable
 CREDIBLE_MV = 100  # a heart gives a few mV; more means another unit
 
 
@@ -79,7 +77,6 @@ def read_record(path):
         what was mended while reading
     Raises: UserError that names the file, what was found and what was expected
     """
-    from scipy.io import loadmat, whosmat
     size = os.path.getsize(path)
     if size == 0:
         raise UserError(f'{path}: the file is empty; copy or download it again')
@@ -89,21 +86,15 @@ def read_record(path):
         data = file.read(MAT_LIMIT)
     _refuse_hdf5(path, data)
     try:
-        data = _inflate(path, data)
-        variables = {name: (shape, kind) for name, shape, kind in whosmat(io.BytesIO(data))}
-        if 'ecgdata' not in variables:
-            names = ', '.join(sorted(variables))[:200]
-            raise UserError(f'{path}: no variable ecgdata; found {names or "no variable"}')
-        shape, kind = variables['ecgdata']
-        if kind in NOT_NUMERIC:
-            raise UserError(f'{path}: ecgdata is not numeric (found {kind}), expected real numbers in mV')
-        _check_shape(path, shape)
-        values = loadmat(io.BytesIO(data), variable_names=['ecgdata'])['ecgdata']
-    except UserError:
-        raise
-    except Exception as error:  # scipy's readers answer a damaged file with almost any exception
-        raise UserError(f'{path}: not a readable MAT file ({type(error).__name__}: {str(error)[:200]}); expected MAT v5 '
-                        'with ecgdata; it may be truncated: copy or download it again') from None
+        found, names = read_arrays(data, ('ecgdata',), MAT_LIMIT)
+    except ValueError as error:
+        raise UserError(f'{path}: not a readable MAT file ({str(error)[:200]}); expected MAT v5 with ecgdata; it may be '
+                        'truncated: copy or download it again') from None
+    if 'ecgdata' not in found:
+        raise UserError(f'{path}: no variable ecgdata; found {", ".join(sorted(names))[:200] or "no variable"}')
+    values = found['ecgdata']
+    if values is None:
+        raise UserError(f'{path}: ecgdata is not numeric (found {_class_of_ecgdata(data)}), expected real numbers in mV')
     return check_signal(path, values)
 
 
@@ -122,7 +113,7 @@ def check_signal(path, values):
     if values.shape == (SAMPLES, len(LEADS)):
         values = values.T
         note = f'{path}: ecgdata is (5000, 12); turned to (12, 5000)'
-    with np.errstate(over='ignore'):
+    with np.errstate(over='ignore', invalid='ignore'):
         signal = np.ascontiguousarray(values, dtype=np.float32)
     finite = np.isfinite(signal)
     if not finite.all():
@@ -154,30 +145,14 @@ def _refuse_hdf5(path, data):
                         "save(..., '-v7') or in Python with scipy.io.savemat")
 
 
-def _inflate(path, data):
-    """A MAT v5 file whose compressed variables are unpacked, as long as they unpack to a sane size.
-
-    Raises: UserError for more than MAT_LIMIT, before the memory is taken; zlib.error
-    """
-    if data[124:128] not in (b'\x00\x01IM', b'\x01\x00MI'):
-        return data  # not version 5; scipy says what it is
-    order = '<' if data[126:128] == b'IM' else '>'
-    unpacked, at, left = [data[:128]], 128, MAT_LIMIT
-    while at + 8 <= len(data):
-        kind, size = struct.unpack(f'{order}II', data[at:at + 8])
-        element = data[at:at + 8 + size]
-        if kind == MAT_COMPRESSED:
-            stream = zlib.decompressobj()
-            element = stream.decompress(element[8:], left)
-            if stream.unconsumed_tail or len(element) >= left:
-                raise UserError(f'{path}: a variable unpacks to more than {MAT_LIMIT >> 20} MiB, expected a record of '
-                                f'12 x {SAMPLES} numbers; copy or download it again')
-            if not stream.eof:
-                raise ValueError('a compressed variable is cut off')
-            left -= len(element)
-        unpacked.append(element)
-        at += 8 + size
-    return b''.join(unpacked)
+def _class_of_ecgdata(data):
+    """What is in the place of numbers, in a word."""
+    from scipy.io import whosmat
+    try:
+        kind = next(kind for name, _, kind in whosmat(io.BytesIO(data)) if name == 'ecgdata')
+    except Exception:  # scipy's readers answer a damaged file with almost any exception
+        return 'something else'
+    return kind if kind in NOT_NUMERIC else 'complex numbers'
 
 
 def _competition_data(root, project):

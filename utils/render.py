@@ -9,9 +9,8 @@ import zlib
 
 import cv2
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from matplotlib.backends.backend_agg import RendererAgg
+from matplotlib.path import Path
 from matplotlib.transforms import IdentityTransform
 
 from utils.errors import UserError
@@ -25,8 +24,10 @@ _KEYWORD = b'ecg'  # of the tEXt chunk that says what a picture was drawn from
 
 
 class Renderer:
-    """Draws records with matplotlib; the figure and its twelve lines are made once, only their data is replaced.
+    """Draws records with matplotlib's own rasterizer; pixel for pixel what a figure with one line per lead shows.
 
+    There is no figure: twelve paths are made once, and only their heights are replaced, which leaves almost nothing but
+    the rasterizer's work.
     size: int, pixels; mv_per_lead: float, mV in the height of one band; line_width: float, pixels
     """
 
@@ -34,12 +35,14 @@ class Renderer:
         band = size / len(LEADS)
         self.pixels_per_mv = band / mv_per_lead
         self.zero_lines = size - band * (np.arange(len(LEADS)) + 0.5)  # pixels from the bottom, where y starts
-        self.canvas = FigureCanvasAgg(Figure((size / DPI, size / DPI), dpi=DPI))
+        self.agg = RendererAgg(size, size, DPI)
+        self.pixels = np.asarray(self.agg.buffer_rgba())
+        self.pen = self.agg.new_gc()
+        self.pen.set_linewidth(line_width * 72 / DPI)
+        self.pen.set_joinstyle('round')  # as Line2D sets them by default
+        self.pen.set_capstyle('projecting')
         seconds = np.arange(SAMPLES) * (size / SAMPLES)
-        self.lines = [Line2D(seconds, np.zeros(SAMPLES), color='black', linewidth=line_width * 72 / DPI,
-                             transform=IdentityTransform()) for _ in LEADS]
-        for line in self.lines:
-            self.canvas.figure.add_artist(line)
+        self.paths = [Path(np.column_stack([seconds, np.zeros(SAMPLES)])) for _ in LEADS]
 
     def draw(self, signal):
         """Draw one record.
@@ -48,10 +51,11 @@ class Renderer:
         Returns: uint8 array (size, size), black (0) on white (255)
         """
         heights = signal.astype(np.float64) * self.pixels_per_mv + self.zero_lines[:, None]
-        for line, height in zip(self.lines, heights):
-            line.set_ydata(height)
-        self.canvas.draw()
-        return np.asarray(self.canvas.buffer_rgba())[:, :, 0].copy()
+        self.pixels[:] = 255
+        for path, height in zip(self.paths, heights):
+            path.vertices[:, 1] = height
+            self.agg.draw_path(self.pen, path, IdentityTransform())
+        return self.pixels[:, :, 0].copy()
 
 
 def settings_of(render):
@@ -69,13 +73,19 @@ def encode_png(picture, stamp):
     picture: uint8 array (size, size); stamp: dict, JSON values
     Returns: bytes
     """
-    done, data = cv2.imencode('.png', picture)
-    if not done:
-        raise RuntimeError('OpenCV could not encode a picture')
-    data = data.tobytes()
-    head = len(_SIGNATURE) + 25  # IHDR: length, type, 13 bytes, CRC
-    body = b'tEXt' + _KEYWORD + b'\0' + json.dumps(stamp, sort_keys=True).encode('ascii')
-    return data[:head] + struct.pack('>I', len(body) - 4) + body + struct.pack('>I', zlib.crc32(body)) + data[head:]
+    height, width = picture.shape
+    rows = np.zeros((height, width + 1), np.uint8)  # each begins with its filter; 0, none, is smallest for thin lines
+    rows[:, 1:] = picture
+    # Run lengths alone: no level is faster, and only the slowest, thirty times as slow, is smaller, by 4 %.
+    packer = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    text = _KEYWORD + b'\0' + json.dumps(stamp, sort_keys=True).encode('ascii')
+    return _SIGNATURE + b''.join((
+        _chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0)),  # 8 bits of grey
+        _chunk(b'tEXt', text), _chunk(b'IDAT', packer.compress(rows) + packer.flush()), _chunk(b'IEND', b'')))
+
+
+def _chunk(kind, body):
+    return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
 
 
 def read_stamp(path):
