@@ -142,6 +142,7 @@ def train(config, insist_on_resume, device, reason):
                 timer.pause(saved - before)
             if signum:
                 log.info(how_to_go_on(run, config))
+                ranks.largest(0)  # wait for rank 0's save: the launcher ends all processes as soon as one has ended
                 raise Stopped(signum)
             network.train()
             timer.ask()

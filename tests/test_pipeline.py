@@ -36,7 +36,7 @@ def score(text, name):
 
 def test_it_learns(tmp_path):
     """Slow hearts from fast ones: what the network has not seen it calls right."""
-    source = write_competition(tmp_path / 'ecgs', train=60, val=20)
+    source = write_competition(tmp_path / 'ecgs', train=120, val=20)
     rows = ''.join(f'TEST{i + 1:04d},{i % 2}\n' for i in range(20))
     (tmp_path / 'valreference.csv').write_text(f'name,tag\n{rows}')
     _, trained, predicted = run_all(source, str(tmp_path), 'train.iters=60', 'train.warmup_iters=10',

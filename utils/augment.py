@@ -5,8 +5,6 @@ signal: a shift along x is another moment of recording, a stretch along y around
 displacement along y that varies with x is noise or a wandering baseline. All of it is one cv2.remap. There are no flips:
 they would run time backwards.
 """
-import functools
-
 import cv2
 import numpy as np
 
@@ -33,23 +31,16 @@ def augment(picture, rng, settings, pixels_per_mv):
     frequency, phase = rng.uniform(*WANDER_HZ, (leads, 1)), rng.uniform(0, 2 * np.pi, (leads, 1))
     noise = rng.standard_normal((leads, size), dtype=np.float32) * settings.noise
 
-    columns, from_column, lead_of_row, zero_line = _places(size)
+    columns = np.arange(size, dtype=np.float32)
     wander = amplitude * np.sin(2 * np.pi * frequency * SECONDS / size * columns + phase)
     displacement = ((wander + noise) * pixels_per_mv).astype(np.float32)
-    unmoved = zero_line + (columns - zero_line) / np.float32(gain)  # columns: as many as rows
-    from_row = np.take(displacement, lead_of_row, axis=0)
-    from_row += unmoved[:, None]
-    shifted = np.concatenate((picture[:, size - shift:], picture[:, :size - shift]), axis=1)
-    changed = cv2.remap(shifted, from_column, from_row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=255)
+    lead_of_row = np.arange(size) * leads // size
+    zero_line = (size / leads * (lead_of_row + 0.5) - 0.5).astype(np.float32)
+    from_row = (zero_line + (np.arange(size, dtype=np.float32) - zero_line) / np.float32(gain))[:, None]
+    from_row = from_row + displacement[lead_of_row]
+    from_column = np.broadcast_to((columns - shift) % size, (size, size))
+    changed = cv2.remap(picture, np.ascontiguousarray(from_column), from_row, cv2.INTER_LINEAR,
+                        borderMode=cv2.BORDER_CONSTANT, borderValue=255)
     if missing is not None:
         changed[lead_of_row == missing] = 255
     return changed
-
-
-@functools.lru_cache(maxsize=4)
-def _places(size):
-    """What depends on the size alone: column numbers, for each pixel its column, for each row its lead and zero line."""
-    columns = np.arange(size, dtype=np.float32)
-    lead_of_row = np.arange(size) * len(LEADS) // size
-    zero_line = (size / len(LEADS) * (lead_of_row + 0.5) - 0.5).astype(np.float32)
-    return columns, np.ascontiguousarray(np.broadcast_to(columns, (size, size))), lead_of_row, zero_line

@@ -81,7 +81,7 @@ def choose_network(folder, model, task, thresholds, device, precision, pixels):
     expected = network(pixels)
     for tried in ('fp32', 'bf16') if precision == 'bf16' else ('fp32',):
         try:
-            export = _load(folder, tried)
+            export = load_export(folder, tried)
             difference = _compare(export(pixels), expected, task, TOLERANCE[tried])
         except Exception as error:  # Paddle's C++ side can raise anything; the plain network always works
             notes.append(f'not with oneDNN in {tried}: ' + str(error).strip().partition('\n')[0])
@@ -115,7 +115,7 @@ class _Unusable(Exception):
     """Why an export cannot be used, a phrase."""
 
 
-def _load(folder, precision):
+def load_export(folder, precision):
     """The export in a best_model folder as a function, uint8 array (n, size, size) -> logits float32 (n, classes)."""
     from paddle import inference
     program = _program_name()

@@ -1,0 +1,66 @@
+"""How fast the pipeline is on this machine: every figure beside its reference, measured in turn in the same run.
+
+A ratio is the reference's median time through ours: above 1 we are faster. Ratios hold on a machine that does other
+things, too, as far as anything does; times do not. Made-up ECGs and random weights: neither changes what has to be done.
+"""
+import zlib  # noqa: F401  before Paddle, see utils/runtime.py
+
+import argparse
+import platform
+import tempfile
+
+from benchmarks import growth, networks, reading, rendering
+from utils import errors, runtime
+from utils.demo import write_demo
+
+PARTS = ('rendering', 'reading', 'training', 'predicting', 'growth')
+RECORDS = 40  # made-up ones that everything is measured with
+
+
+def main():
+    arguments = parse_arguments()
+    paddle = runtime.import_paddle()
+    device, reason = runtime.choose_device('auto')
+    print(runtime.describe(device, reason))
+    print(f'{platform.machine()}, {rendering.versions()}, Paddle {paddle.__version__}; median of {arguments.runs} runs, '
+          f'{arguments.size} x {arguments.size} pixels\n')
+    with tempfile.TemporaryDirectory() as folder:
+        records = f'{folder}/ecgs'
+        write_demo(records, 1, RECORDS, 0)
+        for part in arguments.parts or PARTS:
+            for row in run_part(part, records, folder, arguments):
+                print(row, flush=True)
+    return 0
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(prog='python -m benchmarks', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('parts', nargs='*', metavar='PART', help=f'what to measure: {", ".join(PARTS)} (default: all)')
+    parser.add_argument('--size', type=int, default=640, help='width and height of the pictures, pixels (default 640)')
+    parser.add_argument('--batch', type=int, default=8, help='pictures per batch of the network (default 8)')
+    parser.add_argument('--model', default='resnet50', help='the network; PyTorch is compared for resnet50 (default)')
+    parser.add_argument('--runs', type=int, default=5, help='how often each is measured, in turn (default 5)')
+    parser.add_argument('--records', type=int, nargs='+', default=[500, 1000, 2000], metavar='N',
+                        help='numbers of records for growth, e.g. 500 5000 20000 (default 500 1000 2000)')
+    parser.add_argument('--torch', metavar='PYTHON', help='a Python that has PyTorch, to compare with')
+    arguments = parser.parse_args()
+    unknown = set(arguments.parts) - set(PARTS)
+    if unknown:
+        parser.error(f'there is no part {", ".join(sorted(unknown))}; the parts are {", ".join(PARTS)}')
+    return arguments
+
+
+def run_part(part, records, folder, arguments):
+    """The rows of one part, one str each, as they become known."""
+    if part == 'rendering':
+        return rendering.compare(records, folder, arguments.size, arguments.runs)
+    if part == 'reading':
+        return reading.compare(records, folder, arguments.size, arguments.runs)
+    if part == 'growth':
+        return growth.grow(records, folder, arguments.records)
+    return networks.compare(part, records, folder, arguments)
+
+
+if __name__ == '__main__':
+    errors.run(main)

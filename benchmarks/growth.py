@@ -1,0 +1,65 @@
+"""Time and memory of process.py and predict.py against the number of records: both should grow in a straight line."""
+import os
+import subprocess
+import sys
+import time
+
+from models import build_model
+from utils import checkpoint, export
+from utils import config as settings
+from utils.errors import UserError
+
+PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SIZE = 64  # pixels: the work per record is small, so what the number of records costs shows
+
+
+def grow(source, folder, counts):
+    """Yields: rows"""
+    overrides = [f'render.size={SIZE}', 'model.name=resnet18', 'model.pretrained=none', 'device=cpu',
+                 f'output={folder}/output']
+    keep_model(f'{folder}/output/best_model', overrides)
+    yield f'{"records":>8}  {"process.py":>32}  {"again, up to date":>32}  {"predict.py":>32}'
+    for count in counts:
+        here = os.path.join(folder, f'growth_{count}')
+        links = os.path.join(here, 'ecgs')
+        link_records(source, links, count)
+        at = [f'data.source={links}', f'data.root={here}/pictures', f'predict.answer={here}/answer.csv']
+        told = [cost(script, overrides + at, count) for script in ('process.py', 'process.py', 'predict.py')]
+        yield f'{count:>8}  ' + '  '.join(f'{line:>32}' for line in told)
+
+
+def link_records(source, target, count):
+    """Put `count` test records into `target`: links to the few there are, so that they take no room."""
+    os.makedirs(os.path.join(target, 'val'))
+    os.makedirs(os.path.join(target, 'train'))
+    train = os.path.join(source, 'train')
+    names = sorted(os.listdir(train))
+    for index in range(count):
+        path = os.path.join(train, names[index % len(names)])
+        os.link(path, os.path.join(target, 'val', f'TEST{index:05d}.mat'))
+
+
+def keep_model(folder, overrides):
+    """A best_model folder with random weights and an export."""
+    config = settings.load(os.path.join(PROJECT, 'config.yml'), overrides)
+    model = build_model(config.model.name, 2, 0)
+    checkpoint.save_best(folder, checkpoint.weights_of(model), settings.to_yaml(config), {
+        'epoch': 1, 'iteration': 1, 'threshold': 0.5, 'validation': {'f1': 0.0}, 'validation_records': []})
+    export.add_export(folder, model)
+
+
+def cost(script, overrides, count):
+    """Run a script.
+
+    Returns: str, ms of the clock for each record and the largest memory of one of its processes
+    """
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, script, *(part for item in overrides for part in ('-o', item))],
+                               cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    said = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise UserError(f'{script} failed: {said.strip()[-500:]}')
+    seconds = time.perf_counter() - start
+    unit = 2**20 if sys.platform == 'darwin' else 2**10
+    return f'{seconds:.1f} s, {seconds / count * 1e3:.2f} ms each, {usage.ru_maxrss / unit:.0f} MiB'
