@@ -20,6 +20,8 @@ from utils.inference import predict_logits, probabilities_of
 from utils.progress import Bar
 from utils.render import Renderer, settings_of
 
+SUSPICIOUS_FROM = 5  # records that all get the same answer
+
 
 def main():
     arguments, config = settings.parse_arguments(__doc__, add_arguments)
@@ -187,7 +189,7 @@ def tell_counts(decisions, task):
     """Print how often each class was answered, and warn where it is suspiciously uniform."""
     counts = decisions.sum(axis=0) if task.multi_label else np.bincount(decisions, minlength=2)
     print(f'{len(decisions)} records: ' + ', '.join(f'{count} {name}' for name, count in zip(task.class_names, counts)))
-    if counts.max() == len(decisions) and np.count_nonzero(counts) == 1:
+    if len(decisions) >= SUSPICIOUS_FROM and counts.max() == len(decisions) and np.count_nonzero(counts) == 1:
         print(f'warning: every record is {task.class_names[int(counts.argmax())]}; look at output/validation.png whether '
               'the model has learnt anything, before you upload this')
 
