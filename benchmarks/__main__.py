@@ -1,7 +1,7 @@
-"""How fast the pipeline is on this machine: every figure beside its reference, measured in turn in the same run.
+"""How fast the pipeline is on this machine: each figure beside its reference, measured in turn in the same run.
 
-A ratio is the reference's median time through ours: above 1 we are faster. Ratios hold on a machine that does other
-things, too, as far as anything does; times do not. Made-up ECGs and random weights: neither changes what has to be done.
+A ratio is the reference's median time through ours: above 1 we are faster. On a machine that does other things as well,
+ratios hold as far as anything does; times do not. Made-up ECGs and random weights: neither changes what has to be done.
 """
 import zlib  # noqa: F401  before Paddle, see utils/runtime.py
 
@@ -22,7 +22,7 @@ def main():
     paddle = runtime.import_paddle()
     device, reason = runtime.choose_device('auto')
     print(runtime.describe(device, reason))
-    print(f'{platform.machine()}, {rendering.versions()}, Paddle {paddle.__version__}; median of {arguments.runs} runs, '
+    print(f'{platform.machine()}, {rendering.versions()}, Paddle {paddle.__version__}; medians of {arguments.runs}, '
           f'{arguments.size} x {arguments.size} pixels\n')
     with tempfile.TemporaryDirectory() as folder:
         records = f'{folder}/ecgs'

@@ -1,12 +1,13 @@
 """Training and predicting: the network in several processes that take turns, one iteration each."""
 import os
-import re
 import statistics
 import subprocess
 import sys
 
 from benchmarks.growth import PROJECT
 from benchmarks.measure import row
+from benchmarks.rendering import draw_all
+from utils import files
 
 # What is measured: who the worker is (see worker.py), and what its process finds in its environment.
 ALONE = {'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1', 'MKL_DEBUG_CPU_TYPE': '0'}  # what Paddle starts with
@@ -21,29 +22,29 @@ def compare(part, source, folder, arguments):
 
 
 def compare_training(source, folder, arguments):
-    times = take_turns({'bare': ('paddle', {}), 'defaults': ('paddle', ALONE), 'torch': ('torch', {})}, 'train',
-                       arguments)
+    labelled = label_pictures(source, folder, arguments)
+    times = take_turns({'bare': ('paddle', {}), 'defaults': ('paddle', ALONE), 'torch': ('torch', {}),
+                        'loop': ('train.py', {'PICTURES': labelled})}, 'train', arguments)
     yield row(f'training, batch of {arguments.batch}', times['bare'], times['defaults'], "Paddle's defaults")
     if 'torch' in times:
         yield row('', times['bare'], times['torch'], 'PyTorch, its defaults')
-    yield from compare_loop(source, folder, arguments)
+    yield row("train.py's whole iteration", times['loop'], times['bare'], 'bare forward, backward, step')
 
 
-def compare_loop(source, folder, arguments):
-    """train.py's whole iteration, reading included, against the bare step."""
-    overrides = [f'data.source={source}', f'data.root={folder}/pictures', f'output={folder}/run', 'device=cpu',
-                 f'render.size={arguments.size}', f'model.name={arguments.model}', 'model.pretrained=none',
-                 f'train.batch_size={arguments.batch}', f'train.iters={2 + arguments.runs}', 'train.log_interval=1',
-                 'train.resume=never', 'data.validation_fraction=0.05']
-    run('process.py', overrides)
-    costs, reading, bare = [], [], []
-    for _ in range(2):
-        lines = re.findall(r'batch_cost: ([\d.]+), reader_cost: ([\d.]+)', run('train.py', overrides))
-        costs += [float(cost) for cost, _ in lines[2:]]
-        reading += [float(cost) for _, cost in lines[2:]]
-        bare.append(take_turns({'bare': ('paddle', {})}, 'train', arguments)['bare'])
-    yield row("train.py's iteration", statistics.median(costs), statistics.mean(bare), 'bare forward, backward, step')
-    yield f'  of which waiting for pictures {100 * statistics.median(reading) / statistics.median(costs):.2f} %'
+def label_pictures(source, folder, arguments):
+    """A data.root for train.py with so many pictures that the measured iterations are of its first epoch.
+
+    Returns: str, the folder
+    """
+    root = os.path.join(folder, f'labelled_{arguments.size}')
+    os.makedirs(os.path.join(root, 'train'))
+    paths = draw_all(source, folder, arguments.size)
+    lines = ['name,tag']
+    for index in range(2 * arguments.batch * (arguments.runs + 3)):
+        os.link(paths[index % len(paths)], os.path.join(root, 'train', f'TRAIN{index:04d}.png'))
+        lines.append(f'TRAIN{index:04d},{index % 2}')
+    files.write_text(os.path.join(root, 'trainreference.csv'), '\n'.join(lines) + '\n')
+    return root
 
 
 def compare_predicting(arguments):
@@ -99,8 +100,3 @@ def ask(process):
         if line.startswith('took '):
             return float(line.split()[1])
     return None
-
-
-def run(script, overrides):
-    return subprocess.run([sys.executable, script, *(part for item in overrides for part in ('-o', item))], cwd=PROJECT,
-                          text=True, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout

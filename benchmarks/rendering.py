@@ -8,7 +8,8 @@ import scipy.io
 
 from benchmarks.measure import alternate, row
 from utils import files, records
-from utils.render import Renderer, encode_png
+from utils.config import Render
+from utils.render import Renderer, encode_png, settings_of
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # noqa: E402
@@ -68,5 +69,5 @@ def draw_all(source, folder, size):
         paths.append(os.path.join(folder, f'{size}_{name}.png'))
         picture = renderer.draw(records.read_record(os.path.join(train, name))[0])
         with open(paths[-1], 'wb') as file:
-            file.write(encode_png(picture, {'size': size}))
+            file.write(encode_png(picture, {**settings_of(Render(size=size)), 'record': len(paths)}))
     return paths

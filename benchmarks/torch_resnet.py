@@ -14,7 +14,8 @@ class Bottleneck(nn.Module):
         self.norms = nn.ModuleList([nn.BatchNorm2d(width), nn.BatchNorm2d(width), nn.BatchNorm2d(4 * width)])
         self.shortcut = nn.Identity()
         if stride > 1 or inside != 4 * width:
-            self.shortcut = nn.Sequential(nn.Conv2d(inside, 4 * width, 1, stride, bias=False), nn.BatchNorm2d(4 * width))
+            self.shortcut = nn.Sequential(nn.Conv2d(inside, 4 * width, 1, stride, bias=False),
+                                          nn.BatchNorm2d(4 * width))
 
     def forward(self, x):
         out = x

@@ -1,6 +1,6 @@
 """One network in a process of its own: for each line on stdin one iteration, answered with its time on stdout.
 
-python -m benchmarks.worker paddle|export-fp32|export-bf16|torch train|predict SIZE BATCH MODEL
+python -m benchmarks.worker paddle|export-fp32|export-bf16|torch|train.py train|predict SIZE BATCH MODEL
 """
 import zlib  # noqa: F401  before Paddle, see utils/runtime.py
 
@@ -14,12 +14,35 @@ import numpy as np
 
 def main():
     kind, what, size, batch, model = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+    if kind == 'train.py':
+        return of_train(size, batch, model)
     pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size), dtype=np.uint8)
     iterate = of_torch(what, pixels) if kind == 'torch' else of_paddle(kind, what, pixels, model)
     for _ in sys.stdin:
         start = time.perf_counter()
         iterate()
         print(f'took {time.perf_counter() - start}', flush=True)
+
+
+def of_train(size, batch, model):
+    """Run train.py; where it asks for its learning rate, once an iteration, it is timed and waits for its turn."""
+    import train
+    start = None
+
+    def learning_rate(iteration, settings, compute=train.learning_rate):
+        nonlocal start
+        if start is not None:
+            print(f'took {time.perf_counter() - start}', flush=True)
+        if not sys.stdin.readline():
+            os._exit(0)
+        start = time.perf_counter()
+        return compute(iteration, settings)
+
+    train.learning_rate = learning_rate
+    overrides = [f'data.root={os.environ["PICTURES"]}', f'output={os.environ["PICTURES"]}/output', 'device=cpu',
+                 f'render.size={size}', f'model.name={model}', 'model.pretrained=none', f'train.batch_size={batch}']
+    sys.argv = ['train.py', *(part for item in overrides for part in ('-o', item))]
+    train.main()
 
 
 def of_paddle(kind, what, pixels, model_name):

@@ -24,7 +24,8 @@ from utils import ranks
 
 def build():
     paddle.seed(1)
-    return paddle.nn.Sequential(paddle.nn.Conv2D(1, 4, 3), paddle.nn.ReLU(), paddle.nn.Flatten(), paddle.nn.Linear(144, 2))
+    return paddle.nn.Sequential(paddle.nn.Conv2D(1, 4, 3), paddle.nn.ReLU(), paddle.nn.Flatten(),
+                                paddle.nn.Linear(144, 2))
 
 def gradients(network, rows):
     loss = paddle.nn.functional.cross_entropy(network(paddle.to_tensor(pictures[rows])), paddle.to_tensor(labels[rows]))
@@ -80,8 +81,8 @@ def launch(folder, script, *arguments):
     """
     logs = os.path.join(folder, 'logs')
     shutil.rmtree(logs, ignore_errors=True)
-    result = subprocess.run([sys.executable, '-m', 'paddle.distributed.launch', '--nproc_per_node', '2', '--log_dir', logs,
-                             script, *arguments], cwd=PROJECT, text=True, capture_output=True, timeout=300)
+    result = subprocess.run([sys.executable, '-m', 'paddle.distributed.launch', '--nproc_per_node', '2',
+                             '--log_dir', logs, script, *arguments], cwd=PROJECT, text=True, capture_output=True, timeout=300)
     with open(os.path.join(logs, 'workerlog.1'), errors='replace') as file:
         return result.returncode, result.stdout + result.stderr, file.read()
 

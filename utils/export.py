@@ -87,8 +87,8 @@ def choose_network(folder, model, task, thresholds, device, precision, pixels):
             notes.append(f'not with oneDNN in {tried}: ' + str(error).strip().partition('\n')[0])
             continue
         network = export if tried == 'fp32' else _ask_again(export, network, task, thresholds)
-        notes.append(f"Paddle Inference with oneDNN in {tried}: its probabilities differ from the plain network's by at "
-                     f'most {difference:.1e} on {len(pixels)} pictures')
+        notes.append(f"Paddle Inference with oneDNN in {tried}: its probabilities differ from the plain network's by "
+                     f'at most {difference:.1e} on {len(pixels)} pictures')
         if tried == 'bf16':
             notes.append('what bf16 puts near a threshold is asked again in fp32')
     if network is plain:
@@ -97,7 +97,7 @@ def choose_network(folder, model, task, thresholds, device, precision, pixels):
 
 
 def _ask_again(fast, exact, task, thresholds):
-    """A network that answers as `fast`, and where that is near a threshold, as `exact`, so that the tags are the same."""
+    """A network that answers as `fast`, and where that is near a threshold, as `exact`, so that tags are the same."""
     within = np.clip(thresholds, 1e-9, 1 - 1e-9)
     limits = np.log(within / (1 - within))
 
@@ -158,8 +158,8 @@ def _compare(logits, expected, task, tolerance):
     difference = float(np.abs(probabilities_of(logits, task) - probabilities_of(expected, task)).max())
     of_logits = float(np.abs(logits - expected).max() / max(1.0, np.abs(expected).max()))
     if not (difference <= tolerance and of_logits <= 10 * tolerance):
-        raise _Unusable(f"its probabilities differ from the plain network's by up to {difference:.1e} and its logits by "
-                        f'{of_logits:.1e} of the largest; allowed are {tolerance:g} and {10 * tolerance:g}')
+        raise _Unusable(f"its probabilities differ from the plain network's by up to {difference:.1e} and its logits "
+                        f'by {of_logits:.1e} of the largest; allowed are {tolerance:g} and {10 * tolerance:g}')
     return difference
 
 

@@ -2,8 +2,8 @@
 
 Every process takes its part of each batch, and paddle.DataParallel averages the gradients, so the step is that of the
 whole batch. BatchNorm alone differs: it normalises with the part that its process has, as is usual, because to do it
-with the whole batch (SyncBatchNorm) takes an exchange in each of its layers and exists on GPUs only. Parts of under about
-16 pictures make its statistics noisy, so let train.batch_size grow with the number of processes. Before an evaluation
+with the whole batch (SyncBatchNorm) takes an exchange in each of its layers and exists on GPUs only. Parts of under
+about 16 pictures make its statistics noisy, so let train.batch_size grow with the number of processes. Before an evaluation
 the running statistics are averaged, so that all processes evaluate, and rank 0 saves, one and the same network.
 """
 import numpy as np
