@@ -12,7 +12,8 @@ DEMO := output/demo-task$(TASK)
 # 128 pixels and ResNet18 are what two laptop cores learn from in minutes; the real thing is 640 and ResNet50.
 DEMO_SETTINGS = -o task=$(TASK) -o data.source=$(DEMO)/ecgs -o data.root=$(DEMO)/pictures -o output=$(DEMO) \
 	-o predict.answer=$(DEMO)/answer.csv -o render.size=128 -o model.name=resnet18 -o model.pretrained=none \
-	-o train.iters=270 -o train.batch_size=16 -o train.warmup_iters=30
+	-o train.iters=270 -o train.batch_size=16 -o train.warmup_iters=30 \
+	$(if $(filter 2,$(TASK)),-o train.class_weights=balanced)  # most of the twelve are rare
 
 .PHONY: demo test faults bench clean
 

@@ -94,9 +94,9 @@ class Log:
     """
 
     def __init__(self, path, keep=0, screen=True):
-        self.file, self.screen = None, screen
+        self.path, self.file, self.screen = path, None, screen
         if path is not None:
-            self.file = open(path, 'ab')
+            self.file = open(path, 'ab', buffering=0)  # a line that a full disk refuses is not tried again at the end
             self.file.truncate(min(keep, os.path.getsize(path)))
 
     def info(self, message):
@@ -106,8 +106,11 @@ class Log:
             sys.stdout.write(line)
             sys.stdout.flush()
         if self.file:
-            self.file.write(line.encode('utf-8'))
-            self.file.flush()
+            try:
+                self.file.write(line.encode('utf-8'))
+            except OSError as error:
+                error.filename = self.path
+                raise
 
     def size(self):
         """Bytes written so far, to go on from after a resume."""
