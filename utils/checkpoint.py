@@ -301,13 +301,14 @@ def _read_sums(folder):
 
 def _read_limited(path):
     """The bytes of a file, or None where there is none."""
-    if not os.path.isfile(path):
+    try:
+        with open(path, 'rb') as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > WEIGHTS_LIMIT:
+                raise UserError(f'{path}: {size / 2**30:.1f} GiB, expected weights under {WEIGHTS_LIMIT >> 30} GiB')
+            return file.read()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return None
-    size = os.path.getsize(path)
-    if size > WEIGHTS_LIMIT:
-        raise UserError(f'{path}: {size / 2**30:.1f} GiB, expected weights under {WEIGHTS_LIMIT >> 30} GiB')
-    with open(path, 'rb') as file:
-        return file.read()
 
 
 def _metrics_in(path, data):
