@@ -68,6 +68,11 @@ def train(config, insist_on_resume, device, reason):
     task = tasks.TASKS[config.task]
     data = load_data(config, task, rank, world)
     run, notes = find_run(config, insist_on_resume, data.fingerprint)
+    matters = [item for item in data.fingerprint.items() if item[0] not in FREE_SETTINGS]
+    if not ranks.agree(zlib.crc32(repr((run['iteration'], matters)).encode())):
+        raise UserError(f'the {world} processes do not have the same settings, pictures in {config.data.root} and newest '
+                        f'checkpoint in {last_folder(config)}; on several machines, both folders must be shared by all, '
+                        'or copied to all from the first')
     log = open_log(config, run, rank)
     for line in (runtime.describe(device, reason), settings.describe(config), *notes, *data.notes):
         log.info(line)
@@ -87,6 +92,8 @@ def train(config, insist_on_resume, device, reason):
         return 0
     optimizer = make_optimizer(config.train, model)
     amp = device != 'cpu' if config.train.amp == 'auto' else config.train.amp
+    if device != 'cpu':
+        runtime.tune_gpu(amp)
     scaler = paddle.amp.GradScaler(enable=amp)
     if run['iteration']:
         checkpoint.check_optimizer(last_folder(config), model, run['optimizer'])

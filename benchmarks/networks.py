@@ -10,7 +10,8 @@ from benchmarks.rendering import draw_all
 from utils import files
 
 # What is measured: who the worker is (see worker.py), and what its process finds in its environment.
-ALONE = {'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1', 'MKL_DEBUG_CPU_TYPE': '0'}  # what Paddle starts with
+# The defaults are what Paddle starts with; that GLIBC_TUNABLES is set at all keeps runtime.py from touching the allocator.
+DEFAULTS = {'OMP_NUM_THREADS': '1', 'MKL_NUM_THREADS': '1', 'MKL_DEBUG_CPU_TYPE': '0', 'GLIBC_TUNABLES': ''}
 
 
 def compare(part, source, folder, arguments):
@@ -23,7 +24,7 @@ def compare(part, source, folder, arguments):
 
 def compare_training(source, folder, arguments):
     labelled = label_pictures(source, folder, arguments)
-    times = take_turns({'bare': ('paddle', {}), 'defaults': ('paddle', ALONE), 'torch': ('torch', {}),
+    times = take_turns({'bare': ('paddle', {}), 'defaults': ('paddle', DEFAULTS), 'torch': ('torch', {}),
                         'loop': ('train.py', {'PICTURES': labelled})}, 'train', arguments)
     yield row(f'training, batch of {arguments.batch}', times['bare'], times['defaults'], "Paddle's defaults")
     if 'torch' in times:

@@ -46,6 +46,7 @@ for one, two in zip(alone.parameters(), shared.parameters()):
     assert np.abs(one.grad.numpy() - two.grad.numpy()).max() < 1e-6
 
 assert ranks.largest(15 if rank == 1 else 0) == 15
+assert ranks.agree(2**32 - 1) and not ranks.agree(rank) and not ranks.agree(-rank)
 for count in (1, 2, 7, 8):
     rows = ranks.part_of(count, rank, world)[:, None].astype('float32') * [1, 10]
     assert ranks.gather(rows, count).tolist() == [[i, 10 * i] for i in range(count)]
@@ -70,6 +71,17 @@ def learning_rate(iteration, settings, compute=train.learning_rate):
     return compute(iteration, settings)
 
 train.learning_rate = learning_rate
+errors.run(train.main)
+"""
+
+
+# train.py, in which rank 1 has another seed, as a machine with an old config.yml would.
+UNEQUAL = """
+import zlib, os, sys
+sys.path.insert(0, sys.argv.pop(1))
+import train
+from utils import errors
+sys.argv += ['-o', f'seed={os.environ["PADDLE_TRAINER_ID"]}']
 errors.run(train.main)
 """
 
@@ -125,3 +137,11 @@ def test_training_stops_together_and_goes_on(drawn, trained, tmp_path):
     with open(os.path.join(output, 'best_model', 'metrics.json')) as file, \
             open(os.path.join(trained, 'best_model', 'metrics.json')) as theirs:
         assert json.load(file)['validation_records'] == json.load(theirs)['validation_records']
+
+
+def test_processes_that_would_train_different_things_are_refused(drawn, tmp_path):
+    (tmp_path / 'unequal.py').write_text(UNEQUAL)
+    code, said, other = launch(str(tmp_path), str(tmp_path / 'unequal.py'), PROJECT, *overrides(
+        f'data.root={drawn}', f'output={tmp_path / "output"}', 'train.iters=10', *SMALL))
+    assert code != 0 and 'error: the 2 processes do not have the same settings' in said + other, said + other
+    assert '[TRAIN]' not in said and 'Traceback' not in said + other

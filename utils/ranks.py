@@ -29,6 +29,11 @@ def largest(number):
     return int(shared.item())
 
 
+def agree(number):
+    """Whether all processes have the same whole number."""
+    return largest(number) == -largest(-number)
+
+
 def part_of(count, rank, world):
     """Which of `count` items this process computes: equally many in each process, so some may be computed twice.
 

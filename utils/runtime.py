@@ -1,6 +1,7 @@
 """The machine a script runs on: threads, device, what to print of them. Scripts call import_paddle() first."""
 import zlib  # noqa: F401  Paddle 2.6 crashes in zlib when it is what loads libz first, so libz comes before it.
 
+import ctypes
 import os
 import platform
 import sys
@@ -82,8 +83,37 @@ def choose_device(wanted):
             raise UserError(f'device: gpu was asked for, but {reason}; choose a GPU machine'
                             f'{"" if compiled else " and install paddlepaddle-gpu"}, or set device: auto')
         device = 'cpu'
+    if device == 'cpu':
+        _keep_freed_memory()
     paddle.device.set_device(device)
     return device, reason
+
+
+def _keep_freed_memory():
+    """Make glibc reuse the memory of one iteration for the next, unless the user has set how it allocates.
+
+    Paddle's CPU kernels return each large tensor to the system, which has to clear its pages when the next one takes them:
+    a quarter of the time of a training step at 320 pixels, half at 640; what stays is up to a third more memory.
+    """
+    if any(name == 'GLIBC_TUNABLES' or name.startswith('MALLOC_') for name in os.environ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None) if sys.platform == 'linux' else None
+    if mallopt:  # glibc has it, musl has not
+        mallopt(-4, 0)  # M_MMAP_MAX: no block gets pages of its own
+        mallopt(-1, -1)  # M_TRIM_THRESHOLD: what is free stays
+
+
+def tune_gpu(amp):
+    """Let cuDNN measure its algorithms once for each shape, of which training has few; and, with mixed precision, let
+    Paddle keep the channels last, where tensor cores are fastest and paddle.vision's networks have them first.
+
+    amp: bool
+    Source: https://www.paddlepaddle.org.cn/documentation/docs/zh/guides/performance_improving/training_improving_model_cn.html
+    """
+    import paddle
+    paddle.set_flags({'FLAGS_cudnn_exhaustive_search': True})
+    if amp:
+        paddle.incubate.autotune.set_config({'layout': {'enable': True}})
 
 
 def describe(device, reason):
