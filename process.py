@@ -134,6 +134,10 @@ def draw_chunks(chunks, drawn_with, workers, bar, problems, counts):
                         bar.advance()
                     del running[future]
         except BrokenProcessPool:
+            # The pool ends the workers that it knows of when one dies, then waits for all; one that was only being
+            # started just then would never end.
+            for worker in multiprocessing.active_children():
+                worker.terminate()
             return list(running.values()) + waiting
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -6,6 +6,7 @@ ratios hold as far as anything does; times do not. Made-up ECGs and random weigh
 import zlib  # noqa: F401  before Paddle, see utils/runtime.py
 
 import argparse
+import itertools
 import platform
 import tempfile
 
@@ -54,7 +55,8 @@ def parse_arguments():
 def run_part(part, records, folder, arguments):
     """The rows of one part, one str each, as they become known."""
     if part == 'rendering':
-        return rendering.compare(records, folder, arguments.size, arguments.runs)
+        return itertools.chain(rendering.compare(records, folder, arguments.size, arguments.runs),
+                               rendering.scale(records, folder, arguments.size, arguments.runs))
     if part == 'reading':
         return reading.compare(records, folder, arguments.size, arguments.runs)
     if part == 'growth':

@@ -1,13 +1,16 @@
 """MAT record -> PNG, against a new matplotlib figure for each record, per core."""
+import multiprocessing
 import os
+import time
 
 import matplotlib
 import numpy as np
 import scipy
 import scipy.io
 
+import process
 from benchmarks.measure import alternate, row
-from utils import files, records
+from utils import files, records, runtime
 from utils.config import Render
 from utils.render import Renderer, encode_png, settings_of
 
@@ -56,6 +59,39 @@ def compare(source, folder, size, runs):
     yield '  of which ' + ', '.join(f'{name} {seconds / TOGETHER * 1e3:.2f} ms' for name, seconds in parts.items())
     sizes = [len(encode_png(picture, {'size': size})) for picture in pictures]
     yield f'  {np.mean(sizes) / 1024:.1f} KiB a PNG (the last reference: {os.path.getsize(target) / 1024:.1f} KiB)'
+
+
+def scale(source, folder, size, runs):
+    """How much all cores together draw, beside what the machine gives to processes that only count.
+
+    Yields: rows
+    """
+    cores, train = runtime.usable_cores(), os.path.join(source, 'train')
+    if cores == 1:
+        return
+    names = sorted(os.listdir(train))
+    jobs = [(os.path.join(train, name), os.path.join(folder, f'scale_{index}.png'), name)
+            for index, name in enumerate(names * cores)]
+    context, drawn_with = multiprocessing.get_context('spawn'), settings_of(Render(size=size))
+
+    def draw(pool):
+        for _, target, _ in jobs:
+            if os.path.exists(target):
+                os.remove(target)
+        pool.map(process.draw_chunk, [[job] for job in jobs], 4)
+
+    with context.Pool(1, process.start_worker, (drawn_with,)) as one, \
+            context.Pool(cores, process.start_worker, (drawn_with,)) as every:
+        wall = alternate({'draw 1': lambda: draw(one), 'draw all': lambda: draw(every),
+                          'count 1': lambda: one.map(count, range(len(jobs)), 4),
+                          'count all': lambda: every.map(count, range(len(jobs)), 4)}, runs, time.perf_counter)
+    gains = [wall[f'{what} 1'] / wall[f'{what} all'] / cores for what in ('draw', 'count')]
+    yield (f'  {cores} processes of process.py deliver {gains[0]:.0%} of {cores} times what one does; where they only '
+           f'count to a number: {gains[1]:.0%}')
+
+
+def count(_):
+    return sum(range(500_000))
 
 
 def draw_all(source, folder, size):

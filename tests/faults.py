@@ -69,9 +69,13 @@ class Place:
         return [sys.executable, os.path.join(PROJECT, script)] + [part for each in settings for part in ('-o', each)]
 
     def run(self, script, root, output, answer, *options, before=(), env=None):
-        """Run a script to its end."""
-        return subprocess.run([*before, *self.command(script, root, output, answer, *options)], cwd=PROJECT, text=True,
-                              capture_output=True, timeout=PATIENCE, env={**ENVIRONMENT, **(env or {})})
+        """Run a script to its end; one that hangs is killed, and says so."""
+        command = [*before, *self.command(script, root, output, answer, *options)]
+        try:
+            return subprocess.run(command, cwd=PROJECT, text=True, capture_output=True, timeout=PATIENCE,
+                                  env={**ENVIRONMENT, **(env or {})})
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(command, -signal.SIGKILL, '', 'it hangs')
 
     def start(self, script, root, output, answer, *options, env=None):
         """Start a script in a session of its own, its output collected while it runs."""
@@ -100,8 +104,8 @@ class Started:
         deadline = time.monotonic() + PATIENCE
         while self.process.poll() is None and not happened():
             if time.monotonic() > deadline:
+                self.errors.append('it hangs')
                 self.kill()
-                raise TimeoutError('the script hangs')
             time.sleep(0.001)
 
     def said(self, words):
@@ -113,8 +117,13 @@ class Started:
         return self.end()
 
     def end(self):
-        """Wait for the end. Returns: the exit code"""
-        code = self.process.wait(timeout=PATIENCE)
+        """Wait for the end; what hangs is killed, and says so. Returns: the exit code"""
+        try:
+            code = self.process.wait(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.pid, signal.SIGKILL)
+            self.errors.append('it hangs')
+            code = self.process.wait()
         for reader in self.readers:
             reader.join(10)
         return code
@@ -403,6 +412,31 @@ def lose_worker(place, times, seed):
     return answers
 
 
+# The first process that draws dies while the second is being started.
+DIE_EARLY = '''import os, time
+from multiprocessing.process import BaseProcess
+started = []
+def start(self, _start=BaseProcess.start):
+    _start(self)
+    started.append(self.pid)
+    if len(started) == 2:
+        os.kill(started[0], 9)
+        time.sleep(1)
+BaseProcess.start = start
+'''
+
+
+def lose_worker_early(place, times, seed):
+    """A drawing process killed while the next is being started: the pool knows only one of them then."""
+    answers, hook = [], place.fresh('hook')
+    files.write_text(os.path.join(hook, 'sitecustomize.py'), DIE_EARLY)
+    for _ in range(times):
+        root = place.fresh('lost')
+        done = place.run('process.py', root, place.output, place.answer, env={'PYTHONPATH': hook})
+        answers.append(done.stderr[-300:] if done.returncode else compare(picture_bytes(root), place.pictures))
+    return answers
+
+
 CRASH = '''import builtins, os
 def careful(path, *rest, _open=builtins.open, **named):
     if isinstance(path, str) and os.path.basename(path) in os.environ['CRASH_ON'].split(','):
@@ -645,6 +679,7 @@ FAULTS = [
     ('SIGTERM or Ctrl-C to process.py', stop_other, 8, False),
     ('SIGTERM or Ctrl-C to predict.py', stop_predict, 6, False),
     ('a drawing process killed by the system', lose_worker, 5, False),
+    ('a drawing process killed while others start', lose_worker_early, 2, False),
     ('records that crash the reader', crash_reader, 2, False),
     ('two train.py on one output', two_trainers, 2, False),
     ('two process.py on one data.root', two_drawers, 3, False),

@@ -47,6 +47,10 @@ def test_drawing_process_killed_by_the_system(place):
     nothing_lost(faults.lose_worker(place, 1, 1))
 
 
+def test_drawing_process_killed_while_others_start(place):
+    nothing_lost(faults.lose_worker_early(place, 1, 1))
+
+
 def test_records_that_crash_the_reader(place):
     nothing_lost(faults.crash_reader(place, 1, 1))
 

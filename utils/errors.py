@@ -53,6 +53,8 @@ def run(main):
         code = 2
     except (KeyboardInterrupt, Stopped) as stop:
         code = 128 + getattr(stop, 'signum', signal.SIGINT)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_IGN)  # all is done; while the interpreter goes down, one would only change the code
     try:
         sys.stdout.flush()
     except OSError:

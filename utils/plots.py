@@ -52,16 +52,15 @@ def draw_curves(history, path):
     _draw_series(loss, history, 'train_loss', 'training (mean since the last line)', None)
     _draw_series(loss, history, 'eval_loss', 'validation', 'o')
     loss.set(ylabel='loss', yscale='log', title='Training')  # early validation losses can be 20 times the later
-    loss.legend()
     _draw_series(rate, history, 'learning_rate', None, None)
     rate.set(ylabel='learning rate')
     for key, label in (('accuracy', 'accuracy'), ('f1', 'F1'), ('auc', 'AUC')):
         _draw_series(scores, history, key, label, 'o')
     scores.set(ylabel='validation score', ylim=(-0.02, 1.02), xlabel='iteration')
-    if any(row.get('f1') is not None for row in history):
-        scores.legend()
     for axes in (loss, rate, scores):
         axes.grid(alpha=0.3)
+        if axes is not rate and axes.lines:
+            axes.legend()
     _save(figure, path)
 
 
