@@ -10,11 +10,11 @@ import itertools
 import platform
 import tempfile
 
-from benchmarks import growth, networks, reading, rendering
+from benchmarks import growth, networks, reading, rendering, saving
 from utils import errors, runtime
 from utils.demo import write_demo
 
-PARTS = ('rendering', 'reading', 'training', 'predicting', 'growth')
+PARTS = ('rendering', 'reading', 'training', 'saving', 'predicting', 'growth')
 RECORDS = 40  # made-up ones that everything is measured with
 
 
@@ -59,6 +59,8 @@ def run_part(part, records, folder, arguments):
                                rendering.scale(records, folder, arguments.size, arguments.runs))
     if part == 'reading':
         return reading.compare(records, folder, arguments.size, arguments.runs)
+    if part == 'saving':
+        return saving.compare(folder, arguments)
     if part == 'growth':
         return growth.grow(records, folder, arguments.records)
     return networks.compare(part, records, folder, arguments)

@@ -12,5 +12,5 @@ def test_every_part_prints_its_figures():
     assert done.returncode == 0, done.stderr
     assert len(re.findall(r'^\S.* ms +[\d.]+ ms +[\d.]+ x   ', done.stdout, re.MULTILINE)) >= 4, done.stdout
     for words in ('KiB a PNG', 'pictures/s of CPU time', "Paddle's defaults", 'bare forward, backward, step',
-                  'export in fp32', 'again, up to date'):
+                  'going on from output/last', 'export in fp32', 'again, up to date'):
         assert words in done.stdout, done.stdout
