@@ -21,7 +21,8 @@ def import_paddle():
         os.environ.setdefault('MKL_DEBUG_CPU_TYPE', '5')
     chosen = 'OMP_NUM_THREADS' in os.environ or 'MKL_NUM_THREADS' in os.environ
     beside = int(os.environ.get('PADDLE_LOCAL_SIZE', 1))  # processes that paddle.distributed.launch started here
-    for what in ('No ccache found', 'When training, we now always track global mean and variance'):
+    for what in ('No ccache found', 'When training, we now always track global mean and variance',
+                 'You are using GPU version Paddle, but your CUDA device is not set'):
         warnings.filterwarnings('ignore', what)  # of no use to a person who trains
     try:
         import paddle
