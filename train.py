@@ -7,7 +7,6 @@ import zlib  # before Paddle, see utils/runtime.py
 
 import math
 import os
-import shutil
 import time
 from dataclasses import dataclass
 
@@ -30,8 +29,8 @@ from utils.signals import StopRequest
 MAX_BAD_LOSSES = 5  # in a row, before training is given up
 TIMED_ITERATIONS = 2  # on a CPU, after which the whole run's time is foretold
 # What may change from a run to its resumption: it does not touch what is learnt, or only says where things are.
-FREE_SETTINGS = ('device', 'output', 'data.source', 'data.root', 'data.workers', 'data.cache', 'model.pretrained',
-                 'train.amp', 'train.log_interval', 'train.save_interval', 'train.resume', 'predict.batch_size',
+FREE_SETTINGS = ('device', 'output', 'data.source', 'data.root', 'data.workers', 'data.cache', 'train.amp',
+                 'train.log_interval', 'train.save_interval', 'train.resume', 'predict.batch_size',
                  'predict.threshold', 'predict.precision', 'predict.answer_format', 'predict.answer')
 
 
@@ -41,7 +40,7 @@ def main():
     errors.handle_signals()
     device, reason = runtime.choose_device(config.device)
     if paddle.distributed.get_world_size() > 1:
-        paddle.distributed.init_parallel_env()
+        ranks.connect(device)
     os.makedirs(config.output, exist_ok=True)
     try:
         if paddle.distributed.get_rank() > 0:
@@ -85,6 +84,9 @@ def train(config, insist_on_resume, device, reason):
     else:
         checkpoint.set_weights(model, run.pop('weights'), last_folder(config))
     if run['iteration'] >= config.train.iters:
+        if not os.path.isdir(best_folder(config)):
+            raise UserError(f'{last_folder(config)}: this run is finished, and {best_folder(config)} is gone; train anew '
+                            'with: python train.py -o train.resume=never')
         if rank == 0:
             export_best(config, task, log)
         log.info(f'this run is finished ({config.train.iters} iterations); predict with: python predict.py; to train '
@@ -98,11 +100,14 @@ def train(config, insist_on_resume, device, reason):
     if run['iteration']:
         checkpoint.check_optimizer(last_folder(config), model, run['optimizer'])
         optimizer.set_state_dict(run.pop('optimizer'))
-        scaler.load_state_dict(run.pop('scaler'))
+        scaler_state = run.pop('scaler')
+        if scaler_state:  # empty after training without AMP, as on a CPU
+            scaler.load_state_dict(scaler_state)
     network = paddle.DataParallel(model) if world > 1 else model
     class_weights = weigh_classes(data.train_targets, config.train.class_weights, task)
     log.info(f'mixed precision {"on" if amp else "off"}, {world} process(es)')
 
+    statistics = finite_statistics(model, None)
     timer, first, saved = Timer(), run['iteration'], time.perf_counter()
     while run['iteration'] < config.train.iters:
         epoch, batches = rest_of_epoch(run['iteration'], data.epoch_iters, len(data.train_targets), config, rank, world)
@@ -121,9 +126,11 @@ def train(config, insist_on_resume, device, reason):
                                 config.train.label_smoothing, task)
             scaler.scale(loss).backward()
             loss = ranks.mean(loss.detach())
-            if amp or math.isfinite(float(loss)):  # with AMP the scaler itself skips a step that is not finite
+            if amp or math.isfinite(float(loss + sum_of_squares(model))):  # with AMP the scaler looks, and skips the step
                 scaler.step(optimizer)
                 scaler.update()
+            else:
+                loss = math.nan
             optimizer.clear_grad()
             run['losses'].append(loss)
             timer.done()
@@ -134,6 +141,7 @@ def train(config, insist_on_resume, device, reason):
                 tell_time(log, timer.batch_cost, iteration, config)
             if iteration % config.train.log_interval == 0 or end_of_epoch:
                 check_losses(run, lr, config)
+                statistics = finite_statistics(model, statistics)
             if iteration % config.train.log_interval == 0:
                 log_training(log, run, epoch, lr, timer, config)
 
@@ -144,6 +152,7 @@ def train(config, insist_on_resume, device, reason):
             signum = ranks.largest(stop.signum)  # all processes stop at the same iteration, or some would wait for ever
             due = before - saved > config.train.save_interval * 60
             if rank == 0 and (end_of_epoch or due or signum):
+                statistics = finite_statistics(model, statistics)
                 save_last(model, optimizer, scaler, run, data.fingerprint, config, log)
                 saved = time.perf_counter()
                 timer.pause(saved - before)
@@ -213,11 +222,12 @@ def load_data(config, task, rank, world):
 def find_run(config, insist, fingerprint):
     """The state of an earlier run to go on from, or of a fresh one.
 
-    Returns: (run, notes); run: dict with iteration, best, history, losses, skipped, log_bytes and, when resumed, weights,
-        optimizer, scaler; notes: list of str
+    Returns: (run, notes); run: dict as checkpoint.STATE names it, without fingerprint, or, of a fresh run, with fresh in
+        the place of weights, optimizer and scaler; notes: list of str
     Raises: UserError where a setting that matters has changed, or --resume finds nothing
     """
-    fresh = {'iteration': 0, 'best': None, 'history': [], 'losses': [], 'skipped': 0, 'log_bytes': 0}
+    fresh = {'iteration': 0, 'best': None, 'history': [], 'losses': [], 'skipped': 0, 'bad': 0, 'log_bytes': 0,
+             'fresh': True}
     if config.train.resume == 'never' and not insist:
         return fresh, []
     last = last_folder(config)
@@ -245,8 +255,6 @@ def open_log(config, run, rank):
     checkpoint.recover_folder(best)
     files.clear_partials(config.output)
     files.clear_partials(last)
-    if run['iteration'] == 0:
-        shutil.rmtree(last, ignore_errors=True)
     return Log(os.path.join(config.output, 'train.log'), keep=run['log_bytes'])
 
 
@@ -261,19 +269,45 @@ def rest_of_epoch(iteration, epoch_iters, count, config, rank, world):
     return epoch, [order[at * size:(at + 1) * size][rank::world] for at in range(done, until)]
 
 
+def sum_of_squares(model):
+    """Of all gradients, a Tensor; it is finite if all of them are, which a finite loss alone does not promise."""
+    import paddle
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    return paddle.add_n([(gradient * gradient).sum() for gradient in gradients])
+
+
+def finite_statistics(model, before):
+    """A copy of BatchNorm's running statistics; where they are not finite, the ones of before are put back.
+
+    A batch whose step is skipped has already spoilt them, and no later batch would mend a NaN.
+    before: what this function returned last, or None
+    """
+    tensors = ranks.statistics_of(model)
+    copy = [np.array(tensor.numpy()) for tensor in tensors]
+    if before is None or all(np.isfinite(values).all() for values in copy):
+        return copy
+    for tensor, values in zip(tensors, before):
+        tensor.set_value(values)
+    return before
+
+
 def check_losses(run, lr, config):
     """Fetch the losses since the last line from the device; give up when too many in a row are not finite."""
     run['losses'] = [float(loss) for loss in run['losses']]
-    bad = 0
-    for loss in reversed(run['losses']):
-        if math.isfinite(loss):
-            break
-        bad += 1
+    bad = bad_in_a_row(run)
     if bad >= MAX_BAD_LOSSES:
-        raise UserError(f'the loss has not been finite for {bad} iterations in a row, up to iteration {run["iteration"]}, '
-                        f'learning rate {lr:g}; their steps were skipped and the best and last models are from before: '
-                        f'lower train.learning_rate ({config.train.learning_rate:g}), or try -o train.amp=false, then '
-                        'start afresh with -o train.resume=never')
+        raise UserError(f'the loss or its gradients have not been finite for {bad} iterations in a row, up to iteration '
+                        f'{run["iteration"]}, learning rate {lr:g}; their steps were skipped and the best and last models '
+                        f'are from before: lower train.learning_rate ({config.train.learning_rate:g}), or try -o '
+                        'train.amp=false, then start afresh with -o train.resume=never')
+
+
+def bad_in_a_row(run):
+    """How many of the newest losses are not finite, those before the last line of the log included."""
+    for bad, loss in enumerate(reversed(run['losses'])):
+        if math.isfinite(loss):
+            return bad
+    return run['bad'] + len(run['losses'])
 
 
 def log_training(log, run, epoch, lr, timer, config):
@@ -290,7 +324,7 @@ def log_training(log, run, epoch, lr, timer, config):
         run['skipped'] += skipped
         log.info(f'skipped {skipped} step(s) whose loss was not finite, {run["skipped"]} so far')
     run['history'].append({'iteration': iteration, 'epoch': epoch + 1, 'learning_rate': lr, 'train_loss': loss})
-    run['losses'] = []
+    run['bad'], run['losses'] = bad_in_a_row(run), []
     timer.restart()
 
 
@@ -362,10 +396,10 @@ def save_last(model, optimizer, scaler, run, fingerprint, config, log):
     weights = checkpoint.weights_of(model)
     if checkpoint.first_not_finite(weights):
         raise_not_finite(f'the tensor {checkpoint.first_not_finite(weights)}', run, config)
-    run['losses'] = [float(loss) for loss in run['losses']]
+    alone = run.pop('fresh', False)
     state = {**run, 'weights': weights, 'optimizer': numpy_state(optimizer.state_dict()),
              'scaler': numpy_state(scaler.state_dict()), 'fingerprint': fingerprint, 'log_bytes': log.size()}
-    checkpoint.save_last(last_folder(config), state, run['iteration'])
+    checkpoint.save_last(last_folder(config), state, run['iteration'], alone)
 
 
 def raise_not_finite(what, run, config):
@@ -392,7 +426,8 @@ def tell_time(log, batch_cost, iteration, config):
 
 def how_to_go_on(run, config):
     """What to say when a signal stopped the run."""
-    line = f'stopped after iteration {run["iteration"]}, all of it is in {last_folder(config)}: the same command goes on'
+    but = ' without -o train.resume=never' if config.train.resume == 'never' else ''
+    line = f'stopped after iteration {run["iteration"]}, all of it is in {last_folder(config)}: the same command{but} goes on'
     return line + (f'; {describe_best(run, config)}, predict with it: python predict.py' if run['best'] else '')
 
 

@@ -48,18 +48,22 @@ def keep_model(folder, overrides):
     export.add_export(folder, model)
 
 
+# Between this process and the script, because a started process counts its starter's memory as its own until it runs.
+MEASURE = 'import resource, subprocess, sys; code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL); ' \
+          'print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)'
+
+
 def cost(script, overrides, count):
     """Run a script.
 
     Returns: str, ms of the clock for each record and the largest memory of one of its processes
     """
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, script, *(part for item in overrides for part in ('-o', item))],
-                               cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    said = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise UserError(f'{script} failed: {said.strip()[-500:]}')
+    done = subprocess.run([sys.executable, '-c', MEASURE, sys.executable, script,
+                           *(part for item in overrides for part in ('-o', item))], cwd=PROJECT, text=True,
+                          capture_output=True)
+    if done.returncode:
+        raise UserError(f'{script} failed: {done.stderr.strip()[-500:]}')
     seconds = time.perf_counter() - start
     unit = 2**20 if sys.platform == 'darwin' else 2**10
-    return f'{seconds:.1f} s, {seconds / count * 1e3:.2f} ms each, {usage.ru_maxrss / unit:.0f} MiB'
+    return f'{seconds:.1f} s, {seconds / count * 1e3:.2f} ms each, {int(done.stdout) / unit:.0f} MiB'

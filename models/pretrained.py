@@ -23,8 +23,14 @@ def load_pretrained(model, name, pretrained, drawn_with):
     """
     if pretrained == 'none':
         return ['random start: model.pretrained is none']
-    path = imagenet_weights(name) if pretrained == 'imagenet' else _weights_file(pretrained)
-    weights = checkpoint.read_weights(path)
+    path = imagenet_weights(name) if pretrained == 'imagenet' else pretrained
+    if os.path.isdir(path):
+        weights, trained_config, _ = checkpoint.load_best(path)
+    elif os.path.isfile(path):
+        weights, trained_config = checkpoint.read_weights(path), os.path.join(os.path.dirname(path), 'config.yml')
+    else:
+        raise UserError(f'model.pretrained: {path} does not exist; expected imagenet, none, or the path of a .pdparams '
+                        'file or of a best_model folder')
     state = model.state_dict()
     own = {key: list(value.shape) for key, value in state.items()}
     head = {key for key in own if key.startswith(HEAD)}
@@ -44,16 +50,16 @@ def load_pretrained(model, name, pretrained, drawn_with):
     said = f'loaded {len(usable)} of {len(own)} tensors of {name} from {path}'
     said += f'; new, random: {", ".join(fresh)}' if fresh else ''
     said += f'; not used: {", ".join(unused[:5])}{", ..." if len(unused) > 5 else ""}' if unused else ''
-    from_model = pretrained != 'imagenet' and os.path.isdir(pretrained)
-    return [said] + (_compare_drawing(pretrained, drawn_with) if from_model else [])
+    from_model = os.path.isfile(os.path.join(os.path.dirname(trained_config), checkpoint.CHECKSUMS))
+    return [said] + (_compare_drawing(path, trained_config, drawn_with) if from_model else [])
 
 
-def _compare_drawing(folder, drawn_with):
-    """A warning, in a list, where the model in a best_model folder knows pictures that were drawn otherwise."""
-    theirs = settings_of(settings.load(os.path.join(folder, 'config.yml')).render)
+def _compare_drawing(path, trained_config, drawn_with):
+    """A warning, in a list, where an earlier best model knows pictures that were drawn otherwise."""
+    theirs = settings_of(settings.load(trained_config).render)
     wrong = [f'{key} {theirs[key]} there, {value} here' for key, value in drawn_with.items() if theirs[key] != value]
     redraw = ' '.join(f'-o render.{key}={theirs[key]}' for key in drawn_with if key != 'version')
-    return [f'warning: {folder} was trained on pictures drawn otherwise ({", ".join(wrong)}), so much of what it has '
+    return [f'warning: {path} was trained on pictures drawn otherwise ({", ".join(wrong)}), so much of what it has '
             f'learnt is lost; better draw and train with: {redraw}'] if wrong else []
 
 
@@ -82,16 +88,6 @@ def imagenet_weights(name):
     except (OSError, RuntimeError) as error:
         raise UserError(f'the ImageNet weights of {name} cannot be downloaded ({error}): {by_hand}') from None
     return path
-
-
-def _weights_file(pretrained):
-    if os.path.isdir(pretrained):
-        checkpoint.recover_folder(pretrained)
-        return checkpoint.weights_path(pretrained)
-    if not os.path.isfile(pretrained):
-        raise UserError(f'model.pretrained: {pretrained} does not exist; expected imagenet, none, or the path of a '
-                        '.pdparams file or of a best_model folder')
-    return pretrained
 
 
 def _md5(path):

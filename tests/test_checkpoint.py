@@ -23,8 +23,8 @@ from utils.lock import lock_folder
 
 WEIGHTS = {'fc.weight': np.arange(6, dtype=np.float32).reshape(2, 3), 'fc.bias': np.zeros(3, np.float32)}
 METRICS = {'epoch': 1, 'iteration': 3, 'threshold': 0.5, 'validation': {'f1': 0.5}}
-STATE = {'iteration': 3, 'best': None, 'history': [], 'losses': [0.5], 'skipped': 0, 'log_bytes': 10, 'weights': WEIGHTS,
-         'optimizer': {}, 'scaler': {}, 'fingerprint': {'seed': 1}}
+STATE = {'iteration': 3, 'best': None, 'history': [], 'losses': [0.5], 'skipped': 0, 'bad': 0, 'log_bytes': 10,
+         'weights': WEIGHTS, 'optimizer': {'fc.bias_moment1_0': WEIGHTS['fc.bias']}, 'scaler': {}, 'fingerprint': {'seed': 1}}
 
 
 class Harmful:
@@ -56,6 +56,8 @@ def seal(folder):
 
 
 def seal_checkpoint(path, state):
+    if isinstance(state, dict) and state['history'] == []:
+        state = {**state, 'history': '[]'}
     body = state if isinstance(state, bytes) else pickle.dumps(state, 4)
     path.write_bytes(checkpoint.MAGIC + hashlib.sha256(body).hexdigest().encode() + b'\n' + body)
 
@@ -272,6 +274,26 @@ def test_checkpoint_of_a_stranger(key, tmp_path):
     seal_checkpoint(tmp_path / 'iter_00000003.ckpt', {**STATE, key: 'x'})
     with pytest.raises(UserError, match=f'its {key} is missing or of the wrong kind'):
         checkpoint.load_last(str(tmp_path))
+
+
+@pytest.mark.parametrize('change', [{'iteration': 0}, {'optimizer': {}}, {'best': {}}, {'best': {'value': 1.0}}])
+def test_checkpoint_that_says_nonsense(change, tmp_path):
+    seal_checkpoint(tmp_path / 'iter_00000003.ckpt', {**STATE, **change})
+    with pytest.raises(UserError, match='not as train.py wrote them'):
+        checkpoint.load_last(str(tmp_path))
+
+
+def test_checkpoint_of_a_long_run_can_be_read(tmp_path):
+    history = [{'iteration': i, 'epoch': 1, 'learning_rate': 0.001, 'train_loss': 1 / 3} for i in range(250_000)]
+    checkpoint.save_last(str(tmp_path), {**STATE, 'history': history}, 3)
+    assert checkpoint.load_last(str(tmp_path))[0]['history'] == history
+
+
+def test_first_checkpoint_of_a_fresh_run_takes_the_place_of_another_runs(tmp_path):
+    for iteration in (3, 6):
+        checkpoint.save_last(str(tmp_path), STATE, iteration)
+    checkpoint.save_last(str(tmp_path), STATE, 4, alone=True)
+    assert os.listdir(tmp_path) == ['iter_00000004.ckpt']
 
 
 # Files.

@@ -1,4 +1,5 @@
 """The export in best_model: made at the end of training, checked before it is used, never needed."""
+import hashlib
 import json
 import os
 import shutil
@@ -56,6 +57,44 @@ def test_a_changed_export_is_not_loaded(output, drawn):
         file.write(b'\x00\x11\x22\x33')
     said, _ = predict(output, drawn)
     assert 'checksum differs' in said and RUNS not in said
+
+
+def add_writing_operation(path, marker):
+    """Make a program write one of its tensors to the file `marker`: operations that Paddle Inference runs."""
+    with open(path, 'rb') as file:
+        data = file.read()
+    if path.endswith('.pdmodel'):
+        import paddle
+        program = paddle.static.Program.parse_from_string(data)
+        block = program.global_block()
+        weight = next(name for name in block.vars if name.startswith('conv2d') and block.var(name).persistable)
+        block.append_op(type='save', inputs={'X': [block.var(weight)]}, outputs={},
+                        attrs={'file_path': marker, 'overwrite': True})
+        return program.desc.serialize_to_string()
+    program = json.loads(data)
+    operations = program['program']['regions'][0]['blocks'][0]['ops']
+    weight = next(operation for operation in operations if operation['#'] == 'p')['O']
+    settings = [('file_path', 'str', marker), ('overwrite', 'bool', True), ('save_as_fp16', 'bool', False),
+                ('save_to_memory', 'bool', False)]
+    operations[-1:-1] = [
+        {'#': '0.combine', 'A': [], 'I': [{'%': weight['%']}],
+         'O': [{'%': 9001, 'TT': {'#': '0.t_vec', 'D': [weight['TT']]}}],
+         'OA': [{'AT': {'#': '0.a_array', 'D': [{'#': '0.a_bool', 'D': True}]}, 'N': 'stop_gradient'}]},
+        {'#': '1.save_combine', 'I': [{'%': 9001}], 'O': [{'%': 9002, 'TT': {'#': 'NULL'}}],
+         'A': [{'AT': {'#': f'0.a_{kind}', 'D': value}, 'N': name} for name, kind, value in settings]}]
+    return json.dumps(program).encode()
+
+
+def test_a_program_that_would_write_a_file_is_not_run(output, drawn, tmp_path):
+    folder, name, marker = os.path.join(output, 'best_model'), export._program_name(), str(tmp_path / 'marker')
+    data = add_writing_operation(os.path.join(folder, name), marker)
+    files.write_bytes(os.path.join(folder, name), data)
+    with open(os.path.join(folder, checkpoint.CHECKSUMS)) as file:
+        sums = json.load(file)
+    files.write_json(os.path.join(folder, checkpoint.CHECKSUMS), {**sums, name: hashlib.sha256(data).hexdigest()})
+    said, _ = predict(output, drawn)
+    assert 'does more than a ResNet' in said and 'save' in said and RUNS not in said
+    assert not os.path.exists(marker)
 
 
 def test_an_export_of_other_weights_is_found_by_the_first_batch(output, drawn):

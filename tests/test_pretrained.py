@@ -100,13 +100,14 @@ def test_tensors_without_a_place_are_named(thousand, tmp_path):
 def test_a_best_model_folder(trained):
     folder = os.path.join(trained, 'best_model')
     said, loaded = load(folder)
-    assert said == [f'loaded 102 of 102 tensors of resnet18 from {folder}/model.pdparams']
+    assert said == [f'loaded 102 of 102 tensors of resnet18 from {folder}']
     weights = checkpoint.load_best(folder)[0]
     assert all(np.array_equal(value, loaded[key]) for key, value in weights.items())
 
 
-def test_a_best_model_that_knows_other_pictures(trained):
-    folder = os.path.join(trained, 'best_model')
+@pytest.mark.parametrize('name', ['best_model', 'best_model/model.pdparams'])
+def test_a_best_model_that_knows_other_pictures(name, trained):
+    folder = os.path.join(trained, name)
     said = pretrained.load_pretrained(build(), 'resnet18', folder, settings_of(Render(size=96, line_width=2.0)))
     assert len(said) == 2 and said[1].startswith(f'warning: {folder} was trained on pictures drawn otherwise')
     for word in ('size 64 there, 96 here', 'line_width 1.0 there, 2.0 here', '-o render.size=64'):

@@ -145,3 +145,43 @@ def test_numbers_that_go_wrong(rate, drawn, tmp_path):
         assert checkpoint.first_not_finite(state['weights']) is None
     if os.path.isdir(tmp_path / 'best_model'):
         assert checkpoint.first_not_finite(checkpoint.load_best(str(tmp_path / 'best_model'))[0]) is None
+
+
+# train.py, in which some batches are infinite. The loss may stay finite, for ReLU takes NaN for 0; the gradients do not.
+POISONED = """
+import zlib, sys
+sys.path.insert(0, sys.argv.pop(1))
+poisoned = [int(number) for number in sys.argv.pop(1).split(',')]
+import train
+from utils import errors, images
+
+calls, unharmed = [], images.to_input
+def to_input(batch):
+    calls.append(1)
+    return unharmed(batch) * (float('inf') if len(calls) in poisoned else 1.0)
+
+images.to_input = to_input
+errors.run(train.main)
+"""
+
+
+def train_poisoned(drawn, tmp_path, batches, *pairs):
+    (tmp_path / 'poisoned.py').write_text(POISONED)
+    return run_script(str(tmp_path / 'poisoned.py'), faults.PROJECT, batches, *overrides(
+        f'data.root={drawn}', f'output={tmp_path / "output"}', *SETTINGS, *pairs))
+
+
+def test_one_infinite_batch_is_skipped_and_harms_nothing(drawn, tmp_path):
+    done = train_poisoned(drawn, tmp_path, '2', 'train.clip_norm=0')
+    assert done.returncode == 0, done.stderr
+    assert 'skipped 1 step(s)' in done.stdout and 'skipped 1 step(s)' not in done.stdout.partition('iter: 4/')[2]
+    state, _ = checkpoint.load_last(str(tmp_path / 'output' / 'last'))
+    assert state['skipped'] == 1 and checkpoint.first_not_finite(state['weights']) is None
+
+
+@pytest.mark.parametrize('interval', [1, 4])
+def test_many_infinite_batches_in_a_row_end_the_run(interval, drawn, tmp_path):
+    # One epoch of seven, so that no evaluation is what finds it.
+    done = train_poisoned(drawn, tmp_path, '2,3,4,5,6,7', f'train.log_interval={interval}', 'train.batch_size=5')
+    lines = refused(done, 'have not been finite for', 'lower train.learning_rate')
+    assert len(lines) == 1 and ('5 iterations in a row, up to iteration 6' if interval == 1 else '6 iterations') in lines[0]

@@ -27,7 +27,8 @@ KEEP = 2  # checkpoints in last/: the newest, and the one to fall back to
 OPCODE_LIMIT = 2_000_000  # of a pickle: a network needs thousands, a long history some hundred thousand
 
 STATE = {'iteration': int, 'best': (dict, type(None)), 'history': list, 'losses': list, 'skipped': int, 'log_bytes': int,
-         'weights': dict, 'optimizer': dict, 'scaler': dict, 'fingerprint': dict}  # what a checkpoint holds
+         'bad': int, 'weights': dict, 'optimizer': dict, 'scaler': dict, 'fingerprint': dict}  # what a checkpoint holds
+BEST = {'value', 'epoch', 'iteration', 'score'}  # what it says of the best model so far
 
 _NUMBERS = ('f2', 'f4', 'f8', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'b1')
 
@@ -242,15 +243,6 @@ def _complete(folder):
     return f'{folder}.complete'
 
 
-def weights_path(folder):
-    """The weights in a best_model folder, after comparing every file there with its checksum.
-
-    folder: str
-    Raises: UserError that names the file that is missing or changed
-    """
-    return _read_checked(folder)[0]
-
-
 def load_best(folder):
     """Read a best_model folder; train.py may be at work on it.
 
@@ -358,19 +350,21 @@ def check_optimizer(path, model, state):
                             'place in this network, or is not finite; start afresh with -o train.resume=never')
 
 
-def save_last(folder, state, iteration):
+def save_last(folder, state, iteration, alone=False):
     """Write a checkpoint into last/ and drop all others but the one before it.
 
-    folder: str; state: dict of plain values and numpy arrays; iteration: int
+    folder: str; state: dict of plain values and numpy arrays; iteration: int; alone: bool, the others are of another run
     Returns: the checkpoint's path
     """
     os.makedirs(folder, exist_ok=True)
-    body = pickle.dumps(state, protocol=4)
+    # As one text: a long history is millions of values, each a step of the pickle.
+    body = pickle.dumps({**state, 'history': json.dumps(state['history'])}, protocol=4)
     path = os.path.join(folder, f'iter_{iteration:08d}.ckpt')
     files.write_bytes(path, MAGIC + hashlib.sha256(body).hexdigest().encode() + b'\n' + body)
     others = list_last(folder)
     at = others.index(path)
-    for old in others[:at] + others[at + KEEP:]:  # a newer one is damaged: this run fell back to one before it
+    # A newer one is damaged: this run fell back to one before it.
+    for old in others[:at] + others[at + (1 if alone else KEEP):]:
         os.remove(old)
     return path
 
@@ -409,9 +403,15 @@ def _read_checkpoint(path):
     if not data.startswith(MAGIC) or found != data[len(MAGIC):head - 1]:
         raise UserError(f'{path}: damaged or half written ({len(data)} bytes)')
     state = _unpickle(path, data, head)
+    try:
+        state['history'] = json.loads(state['history'])
+    except (TypeError, KeyError, ValueError, RecursionError):
+        raise UserError(f'{path}: its history is missing or of the wrong kind; not a checkpoint that train.py wrote') from None
     for key, kind in STATE.items():
-        if not isinstance(state, dict) or not isinstance(state.get(key), kind):
+        if not isinstance(state.get(key), kind):
             raise UserError(f'{path}: its {key} is missing or of the wrong kind; not a checkpoint that train.py wrote')
+    if state['iteration'] < 1 or not state['optimizer'] or not (state['best'] is None or BEST <= set(state['best'])):
+        raise UserError(f'{path}: its iteration, optimizer or best are not as train.py wrote them')
     return state
 
 

@@ -2,7 +2,8 @@
 
 It stands in best_model beside the weights, as inference.json (Paddle 3) or inference.pdmodel (Paddle 2) and
 inference.pdiparams. An export is only speed, never needed: where there is none that this Paddle can run and that
-answers as the plain network does, the plain network predicts.
+answers as the plain network does, the plain network predicts. A program is more than data: Paddle has operations that
+write files. So one that holds any operation but those of a ResNet is not run.
 """
 import contextlib
 import glob
@@ -11,6 +12,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 
 import numpy as np
 
@@ -20,6 +22,11 @@ from utils.inference import plain_network, probabilities_of
 NAME = 'inference'
 PROGRAMS = {True: f'{NAME}.json', False: f'{NAME}.pdmodel'}  # by whether Paddle's programs are of the new kind (PIR)
 PARAMETERS = f'{NAME}.pdiparams'
+# What the programs of paddle.vision's ResNets are made of, as Paddle 3 (by number of dialect) and Paddle 2 name it.
+OPERATIONS = {True: {'p', '1.data', '1.fetch', '1.add', '1.batch_norm_', '1.cast', '1.conv2d', '1.expand', '1.flatten',
+                     '1.full', '1.full_int_array', '1.matmul', '1.pool2d', '1.relu', '1.scale', '1.unsqueeze'},
+              False: {'feed', 'fetch', 'batch_norm', 'cast', 'conv2d', 'elementwise_add', 'expand_v2',
+                      'flatten_contiguous_range', 'matmul_v2', 'pool2d', 'relu', 'scale', 'unsqueeze2'}}
 CHECKED = 8  # pictures that both networks are asked about before the export is trusted
 # How far an export's probabilities may be from the plain network's; oneDNN rounds otherwise (1e-6), bf16 has 8 bits.
 TOLERANCE = {'fp32': 0.001, 'bf16': 0.05}
@@ -117,7 +124,6 @@ class _Unusable(Exception):
 
 def load_export(folder, precision):
     """The export in a best_model folder as a function, uint8 array (n, size, size) -> logits float32 (n, classes)."""
-    from paddle import inference
     program = _program_name()
     if not has_export(folder):
         other = next((name for name in PROGRAMS.values() if os.path.exists(os.path.join(folder, name))), None)
@@ -125,19 +131,18 @@ def load_export(folder, precision):
                         f'{folder} holds no export, which train.py writes when it ends')
     with open(os.path.join(folder, checkpoint.CHECKSUMS), encoding='utf-8') as file:
         sums = json.load(file)
-    for name in (program, PARAMETERS):
-        with open(os.path.join(folder, name), 'rb') as file:
-            if hashlib.sha256(file.read()).hexdigest() != sums.get(name):
+    with tempfile.TemporaryDirectory() as private:  # what is run is what was looked at, whatever happens to the folder
+        for name in (program, PARAMETERS):
+            with open(os.path.join(folder, name), 'rb') as file:
+                data = file.read()
+            if hashlib.sha256(data).hexdigest() != sums.get(name):
                 raise _Unusable(f'{folder}/{name} is not what train.py wrote (its checksum differs)')
-    config = inference.Config(os.path.join(folder, program), os.path.join(folder, PARAMETERS))
-    config.disable_gpu()
-    config.disable_glog_info()
-    config.set_cpu_math_library_num_threads(int(os.environ.get('OMP_NUM_THREADS') or runtime.usable_cores()))
-    config.enable_mkldnn()
-    with _quiet():
-        if precision == 'bf16':
-            config.enable_mkldnn_bfloat16()
-        predictor = inference.create_predictor(config)
+            strange = _operations(data) - OPERATIONS[_new_programs()] if name == program else ()
+            if strange:
+                raise _Unusable(f'{folder}/{name} does more than a ResNet ({", ".join(sorted(strange))[:100]})')
+            with open(os.path.join(private, name), 'wb') as file:
+                file.write(data)
+        predictor = _make_predictor(private, precision)
     source = predictor.get_input_handle(predictor.get_input_names()[0])
     result = predictor.get_output_handle(predictor.get_output_names()[0])
 
@@ -146,6 +151,42 @@ def load_export(folder, precision):
         predictor.run()
         return result.copy_to_cpu()
     return network
+
+
+def _make_predictor(folder, precision):
+    from paddle import inference
+    config = inference.Config(os.path.join(folder, _program_name()), os.path.join(folder, PARAMETERS))
+    config.disable_gpu()
+    config.disable_glog_info()
+    config.set_cpu_math_library_num_threads(int(os.environ.get('OMP_NUM_THREADS') or runtime.usable_cores()))
+    config.enable_mkldnn()
+    with _quiet():
+        if precision == 'bf16':
+            config.enable_mkldnn_bfloat16()
+        return inference.create_predictor(config)
+
+
+def _operations(program):
+    """The names of all operations in a program.
+
+    program: bytes, as paddle.jit.save writes them
+    """
+    if _new_programs():
+        return set(_operations_below(json.loads(program)))
+    import paddle
+    description = paddle.base.core.ProgramDesc(program)
+    blocks = [description.block(number) for number in range(description.num_blocks())]
+    return {block.op(number).type() for block in blocks for number in range(block.op_size())}
+
+
+def _operations_below(value):
+    if isinstance(value, dict):
+        for operation in value.get('ops', []):
+            yield operation['#']
+        value = value.values()
+    if not isinstance(value, (str, int, float, bool, type(None))):
+        for inner in value:
+            yield from _operations_below(inner)
 
 
 def _compare(logits, expected, task, tolerance):
@@ -181,8 +222,12 @@ def _with_input(model):
 
 
 def _program_name():
+    return PROGRAMS[_new_programs()]
+
+
+def _new_programs():
     import paddle
-    return PROGRAMS[bool(paddle.framework.use_pir_api())]
+    return bool(paddle.framework.use_pir_api())
 
 
 def _has_bf16():

@@ -6,7 +6,21 @@ with the whole batch (SyncBatchNorm) takes an exchange in each of its layers and
 about 16 pictures make its statistics noisy, so let train.batch_size grow with the number of processes. Before an evaluation
 the running statistics are averaged, so that all processes evaluate, and rank 0 saves, one and the same network.
 """
+import os
+
 import numpy as np
+
+
+def connect(device):
+    """Join the other processes that paddle.distributed.launch started.
+
+    device: str, as runtime.choose_device returned it, which Paddle would forget
+    """
+    import paddle
+    if device == 'cpu':
+        os.environ['PADDLE_DISTRI_BACKEND'] = 'gloo'
+    paddle.distributed.init_parallel_env()
+    paddle.device.set_device(device)
 
 
 def mean(value):
@@ -57,6 +71,11 @@ def gather(rows, count):
     return np.stack([part.numpy() for part in parts], axis=1).reshape(-1, *rows.shape[1:])[:count]
 
 
+def statistics_of(model):
+    """BatchNorm's running means and variances: list of Tensors."""
+    return [value for key, value in model.state_dict().items() if key.endswith(('._mean', '._variance'))]
+
+
 def average_statistics(model):
     """Give every process the mean of all processes' BatchNorm statistics, so that they evaluate the same network.
 
@@ -65,7 +84,7 @@ def average_statistics(model):
     import paddle
     if paddle.distributed.get_world_size() == 1:
         return
-    statistics = [value for key, value in model.state_dict().items() if key.endswith(('._mean', '._variance'))]
+    statistics = statistics_of(model)
     if statistics:
         together = mean(paddle.concat([value.flatten() for value in statistics]))
         for value, new in zip(statistics, paddle.split(together, [value.size for value in statistics])):
