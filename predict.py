@@ -43,15 +43,18 @@ def main():
           f'validation F1 {kept["validation"]["f1"]:.4f}, threshold {np.round(thresholds, 4).tolist()}')
 
     # The pictures.
-    if arguments.input:
-        names, pictures, problems = draw_inputs(arguments, trained.render)
+    if arguments.input is not None:
+        names, pictures, problems, refused = draw_inputs(arguments, trained.render)
     else:
-        if arguments.sampling_rate or arguments.unit:
+        if arguments.sampling_rate is not None or arguments.unit:
             raise UserError('--sampling-rate and --unit belong to ECGs of your own; name them with --input PATH')
-        names, problems = list_test_pictures(config.data.root, trained), []
+        names, problems, refused = list_test_pictures(config.data.root, trained), [], []
         paths = [os.path.join(config.data.root, 'val', f'{name}.png') for name in names]
         pictures = images.Pictures(paths, trained.render.size, cached=False)
-    truth = tasks.read_reference(arguments.reference, names, task) if arguments.reference else None
+    truth = None
+    if arguments.reference:  # what could not be read may be in it, and is not scored
+        known = sorted(names + refused)
+        truth = tasks.read_reference(arguments.reference, known, task)[[known.index(name) for name in names]]
     workers = runtime.usable_cores() if config.data.workers == 'auto' else config.data.workers
     try:
         network = fastest_network(folder, model, task, thresholds, device, config.predict, pictures)
@@ -136,12 +139,13 @@ def draw_inputs(arguments, render):
     """Read the ECGs that --input names and draw each as the model's training pictures were drawn.
 
     render: config.Render of the model
-    Returns: (names, inputs.DrawnPictures, problems); problems: list of str, one per ECG that could not be read
+    Returns: (names, inputs.DrawnPictures, problems, refused); problems: list of str, one per ECG that could not be read;
+        refused: list of their names
     Raises: UserError where there is none that can be read
     """
     found = inputs.find_inputs(arguments.input)
     renderer = Renderer(render.size, render.mv_per_lead, render.line_width)
-    names, pictures, problems = [], inputs.DrawnPictures(), []
+    names, pictures, problems, refused = [], inputs.DrawnPictures(), [], []
     bar = Bar('reading', len(found), 'ECGs')
     for name, path in found.items():
         try:
@@ -150,16 +154,15 @@ def draw_inputs(arguments, render):
             names.append(name)
             for note in notes:
                 print(f'note: {note}')
-        except UserError as error:
-            problems.append(str(error))
-        except OSError as error:
-            problems.append(errors.describe_os_error(error))
+        except (UserError, OSError) as error:
+            problems.append(errors.describe_os_error(error) if isinstance(error, OSError) else str(error))
+            refused.append(name)
         bar.advance()
     if not names:
         raise UserError(*problems)
     for problem in problems:
         errors.say_error(problem)
-    return names, pictures, problems
+    return names, pictures, problems, refused
 
 
 def write_probabilities(path, names, probabilities, task):

@@ -114,7 +114,7 @@ def test_find_inputs(everything, tmp_path):
 
 @pytest.mark.parametrize('rate, up, down', [(250, 1, 2), (1000, 2, 1), (360, 18, 25)])
 def test_other_rates_are_resampled(tmp_path, rate, up, down):
-    smooth = resample_poly(resample_poly(ECG, 1, 5, axis=1), 5, 1, axis=1) + 1.0  # up to 40 Hz, baseline at 1 mV
+    smooth = resample_poly(resample_poly(ECG, 1, 5, axis=1), 5, 1, axis=1) + 0.8  # up to 40 Hz, baseline at 0.8 mV
     np.save(tmp_path / 'a.npy', resample_poly(smooth, up, down, axis=1, padtype='line'))
     _, signal, notes = inputs.read_input(str(tmp_path / 'a.npy'), rate, 'mV')
     assert any(f'resampled from {rate} to 500 Hz' in note for note in notes)
@@ -142,19 +142,43 @@ def test_long_wfdb_recording_is_read_in_part(tmp_path):
 
 
 def test_what_may_be_wrong_is_noted(tmp_path):
-    order = [6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5]  # the chest leads first, and no names
-    np.save(tmp_path / 'a.npy', ECG[order])
-    assert any('II is not I + III' in note for note in inputs.read_input(str(tmp_path / 'a.npy'), 500, 'mV')[2])
+    savemat(tmp_path / 'a.mat', {'ecgdata': ECG[[0, 1, 2, 3, 5, 4, *range(6, 12)]]})
+    assert 'aVL, aVF do not follow from I and II' in inputs.read_input(str(tmp_path / 'a.mat'), None, None)[2][0]
     fell_off = ECG.copy()
     fell_off[[7, 9]] = 0
     np.save(tmp_path / 'b.npy', fell_off)
     assert any('V2, V4 flat' in note for note in inputs.read_input(str(tmp_path / 'b.npy'), 500, 'mV')[2])
 
 
+def test_offsets_of_electrodes_are_taken_off(tmp_path):
+    offsets = np.linspace(-30, 30, 12)[:, None]
+    np.save(tmp_path / 'a.npy', (ECG + offsets)[:, :4000])
+    np.save(tmp_path / 'b.npy', (ECG - np.median(ECG[:, :4000], axis=1, keepdims=True))[:, :4000])
+    _, signal, notes = inputs.read_input(str(tmp_path / 'a.npy'), 500, 'mV')
+    assert any('30' in note and 'median was taken off' in note for note in notes)
+    assert np.abs(signal - inputs.read_input(str(tmp_path / 'b.npy'), 500, 'mV')[1]).max() < 1e-4
+
+
+@pytest.mark.parametrize('delimiter', [';', '\t'])
+@pytest.mark.parametrize('head', ['', ','.join(LEADS)])
+def test_decimal_commas(tmp_path, delimiter, head):
+    rows = [delimiter.join(f'{value:.3f}'.replace('.', ',') for value in row) for row in ECG.T]
+    (tmp_path / 'a.csv').write_text('\n'.join([head.replace(',', delimiter)] * bool(head) + rows))
+    assert np.abs(inputs.read_input(str(tmp_path / 'a.csv'), 500, 'mV')[1] - ECG).max() < 1e-6
+
+
+@pytest.mark.parametrize('name', ['\u5fc3\u7535', 'rec.v1', 'with-dash_1'])
+def test_wfdb_records_of_any_name(tmp_path, name):
+    write_wfdb(str(tmp_path), name)
+    assert np.array_equal(inputs.read_input(str(tmp_path / f'{name}.hea'), None, None)[1], ECG)
+
+
 def test_ten_seconds_of_ecgdata_keep_their_rate(tmp_path):
     savemat(tmp_path / 'a.mat', {'ecgdata': ECG})
-    _, signal, notes = inputs.read_input(str(tmp_path / 'a.mat'), 250, None)
-    assert np.array_equal(signal, ECG) and 'taken as 10 s at 500 Hz' in notes[0]
+    _, signal, notes = inputs.read_input(str(tmp_path / 'a.mat'), None, None)
+    assert np.array_equal(signal, ECG) and not notes
+    with pytest.raises(UserError, match='10 s at 500 Hz, as in the competition, and --sampling-rate says 250'):
+        inputs.read_input(str(tmp_path / 'a.mat'), 250, None)
     savemat(tmp_path / 'b.mat', {'ecgdata': ECG[:, ::2]})
     with pytest.raises(UserError, match='b.mat: nothing says its sampling rate'):
         inputs.read_input(str(tmp_path / 'b.mat'), None, None)
@@ -177,6 +201,10 @@ def with_nan():
     ('a.npy', lambda p: np.save(p, ECG[:11]), (500, 'mV'), r'the shape \(11, 5000\)'),
     ('a.npy', lambda p: np.save(p, ECG[None]), (500, 'mV'), 'the shape'),
     ('a.npy', lambda p: np.save(p, ECG.astype(complex)), (500, 'mV'), 'complex'),
+    ('a.npy', lambda p: np.save(p, np.r_[ECG[6:], ECG[:6]]), (500, 'mV'), 'the first six cannot be I, II'),
+    ('a.npy', lambda p: np.save(p, ECG[[0, 1, 2, 3, 5, 4, *range(6, 12)]]), (500, 'mV'), 'aVL, aVF do not follow'),
+    ('a.npy', lambda p: np.save(p, np.r_[np.linspace(0, 10, 5000)[None], ECG[:11]]), (500, 'mV'), 'cannot be I, II'),
+    ('a.npy', lambda p: np.save(p, ECG * (np.arange(12) < 5)[:, None]), (500, 'mV'), '7 of 12 leads are flat'),
     ('a.npy', lambda p: np.save(p, with_nan()), (500, 'mV'), '1 samples have no value .* lead II at sample 42'),
     ('a.npy', lambda p: p.write_bytes(b''), (500, 'mV'), '0 bytes'),
     ('a.npy', lambda p: p.write_bytes(b'PK\x03\x04' + bytes(99)), (500, 'mV'), 'not a NPY file'),
@@ -337,3 +365,21 @@ def test_options_without_an_ecg_are_refused(trained, drawn, tmp_path):
     (tmp_path / 'a.csv').write_text('1,2\n')
     result, tags, _ = predict(trained, tmp_path, '--input', tmp_path / 'a.csv', '--unit', 'mV')
     assert len(refused(result, 'a.csv', 'the shape')) == 1 and tags is None
+
+
+def test_an_empty_path_is_refused(trained):
+    refused(run_script('predict.py', '--input', '', *overrides(f'output={trained}')), 'no such file or folder')
+
+
+def test_the_others_are_predicted_and_scored(trained, tmp_path):
+    os.mkdir(tmp_path / 'own')
+    for name in 'ABC':
+        np.save(tmp_path / 'own' / f'{name}.npy', ECG)
+    (tmp_path / 'own' / 'broken.csv').write_text('I,II\n')
+    (tmp_path / 'key.csv').write_text('name,tag\nbroken,1\nC,1\nB,0\nA,1\n')
+    done = run_script('predict.py', '--input', str(tmp_path / 'own'), '--sampling-rate', '500', '--unit', 'mV', '--reference',
+                      str(tmp_path / 'key.csv'), *overrides(f'output={trained}', f'predict.answer={tmp_path / "answer.csv"}'))
+    assert done.returncode == 2 and 'scores on 3 records' in done.stdout, done.stderr
+    assert [row[0] for row in csv.reader(open(tmp_path / 'answer.csv'))] == ['name', 'A', 'B', 'C']
+    called = int((tmp_path / 'answer.csv').read_text().splitlines()[1][-1])  # the same for all three
+    assert f'accuracy: {2 / 3 if called else 1 / 3:.4f}' in done.stdout

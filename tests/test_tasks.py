@@ -99,6 +99,22 @@ def test_task_2_bad_labels(labels, words, tmp_path):
     assert words in problems(f'A,2\nB,{labels}\n', tmp_path, 'AB', TWO)[0]
 
 
+def test_nearest_class_of_unequal_thresholds():
+    probabilities = np.zeros((2, 12))
+    probabilities[0, 0] = 0.54  # normal, just below its threshold; class 8 is at 0, as far below its as a class can be
+    thresholds = np.full(12, 0.5)
+    thresholds[[0, 7]] = 0.6, 0.05
+    probabilities[1, [0, 4]] = 0.62, 0.99  # both reached, the other by far
+    assert [np.flatnonzero(row).tolist() for row in tasks.decide(probabilities, thresholds, TWO)] == [[0], [4]]
+
+
+@pytest.mark.parametrize('text, task, other', [('A,1\nB,2,5\nC,12\n', ONE, 2), ('name,tag\nA,0\nB,1\nC,0\n', TWO, 1)])
+def test_labels_of_the_other_task(text, task, other, tmp_path):
+    assert list(problems(text, tmp_path, 'ABC', task)) == [
+        f'{tmp_path}/trainreference.csv: these look like the labels of task {other}, expected those of task {task.number}; '
+        f'set task: {other} (-o task={other})']
+
+
 def test_decide():
     assert tasks.decide(np.array([0.2, 0.5, 0.7]), 0.5, ONE).tolist() == [0, 1, 1]
     probabilities = np.full((4, 12), 0.1)

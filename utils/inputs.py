@@ -7,6 +7,8 @@ wrong answer that looks like any other. Knows nothing of Paddle.
 import math
 import os
 import re
+import shutil
+import tempfile
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -22,6 +24,8 @@ SECONDS = SAMPLES / SAMPLING_RATE
 MIN_SECONDS = 2  # a shorter strip may not hold two beats
 RATES = (50, 20000)  # Hz
 PER_MV = {'mv': 1, 'uv': 1000, '\u00b5v': 1000, '\u03bcv': 1000, 'v': 0.001}  # micro sign and Greek mu
+BASELINE_MV = 1.0  # a lead's median is nearer to 0 in what a model was trained on; an electrode's offset says nothing
+FLAT_LEADS = 6  # more of the twelve without a wave are no recording
 TINY_MV = 0.05  # the largest wave of a heart is above it; less means another unit
 FILE_LIMIT = 64 * 2**20  # bytes, also of what a MAT file unpacks to
 HEADER_LIMIT = 2**20  # bytes
@@ -150,13 +154,11 @@ def read_input(path, sampling_rate, unit):
     values, units, more = _choose_leads(path, raw.values, raw.leads, raw.units or [unit] * len(raw.values))
     notes += more
     values = _to_mv(path, values, units)
+    values, more = _to_zero(values, rate)
+    notes += more
     values, more = _to_ten_seconds(path, values, rate)
     _check_size(path, values)
-    flat = [lead for lead, row in zip(LEADS, values) if np.ptp(row) == 0]
-    notes += more + ([f'{", ".join(flat)} flat: a lead that fell off?'] if flat else [])
-    if raw.leads is None and _breaks_einthoven(values):
-        notes.append('II is not I + III, or aVR not -(I + II) / 2: are the leads really in the order '
-                     f'{", ".join(LEADS)}?')
+    notes += more + _check_leads(path, values, raw.leads is not None)
     return name, values, [f'{path}: {note}' for note in notes]
 
 
@@ -205,6 +207,16 @@ def _to_mv(path, values, units):
     return values.astype(np.float64) / np.array([PER_MV[unit.lower()] for unit in units])[:, None]
 
 
+def _to_zero(values, rate):
+    """Take off what an electrode's offset adds: the picture shows mV from 0, not from a baseline."""
+    baseline = np.median(values[:, :math.ceil(SECONDS * rate)], axis=1, keepdims=True) if values.size else 0
+    far = [lead for lead, each in zip(LEADS, np.ravel(baseline)) if abs(each) > BASELINE_MV]
+    if not far:
+        return values, []
+    return values - baseline, [f'the baseline of {", ".join(far)} is up to {np.abs(baseline).max():.3g} mV from 0; each '
+                               "lead's median was taken off"]
+
+
 def _to_ten_seconds(path, values, rate):
     """The first 10 s at 500 Hz: (float32 array (12, 5000), notes)."""
     seconds = values.shape[1] / rate
@@ -236,10 +248,29 @@ def _check_size(path, signal):
                         'the unit right (--unit mV or --unit uV), and is it an ECG?')
 
 
-def _breaks_einthoven(signal):
-    """Whether leads in this order cannot be one heart's: III = II - I and aVR = -(I + II) / 2 do not hold."""
-    one, two, three, avr = signal[:4] - np.median(signal[:4], axis=1, keepdims=True)
-    return bool(np.std(two - one - three) > 0.5 * np.std(three) or np.std(avr + (one + two) / 2) > 0.5 * np.std(avr))
+def _check_leads(path, signal, named):
+    """Notes on leads that look wrong.
+
+    named: bool, the file says which lead is which; one that does not is refused where its order cannot be right
+    """
+    flat = [lead for lead, row in zip(LEADS, signal) if np.ptp(row) == 0]
+    if len(flat) > FLAT_LEADS:
+        raise UserError(f'{path}: {len(flat)} of 12 leads are flat ({", ".join(flat)}), expected an ECG')
+    notes = [f'{", ".join(flat)} flat: a lead that fell off?'] if flat else []
+    wrong = _wrong_limb_leads(signal)
+    if wrong and not named and not set(flat) & set(LEADS[:6]):
+        raise UserError(f'{path}: no lead names there, and the first six cannot be {", ".join(LEADS[:6])}: '
+                        f'{", ".join(wrong)} do not follow from I and II; put the leads in the order {", ".join(LEADS)}, '
+                        'or give a file that names them')
+    return notes + ([f'{", ".join(wrong)} do not follow from I and II: are the leads what they are called?'] if wrong else [])
+
+
+def _wrong_limb_leads(signal):
+    """Which of III, aVR, aVL and aVF are not what Einthoven and Goldberger make of I and II."""
+    one, two, *others = signal[:6] - np.median(signal[:6], axis=1, keepdims=True)
+    expected = (two - one, -(one + two) / 2, one - two / 2, two - one / 2)
+    return [lead for lead, lead_is, should_be in zip(LEADS[2:6], others, expected)
+            if np.std(should_be - lead_is) > 0.5 * np.std(lead_is)]
 
 
 def _read_mat(path, sampling_rate, unit):
@@ -261,9 +292,10 @@ def _read_mat(path, sampling_rate, unit):
     if variable == 'ecgdata':
         values = _leads_as_rows(path, values)
         usual = values.shape[1] == SAMPLES  # the competition's 10 s at 500 Hz, in mV
-        notes = [f'{SAMPLES} samples of ecgdata, taken as 10 s at {SAMPLING_RATE} Hz as in the competition'] \
-            if usual and sampling_rate not in (None, SAMPLING_RATE) else []
-        return Raw(values, list(LEADS), SAMPLING_RATE if usual else sampling_rate, [unit or 'mV'] * len(values), notes)
+        if usual and sampling_rate not in (None, SAMPLING_RATE):
+            raise UserError(f'{path}: {SAMPLES} samples of ecgdata are 10 s at {SAMPLING_RATE} Hz, as in the competition, '
+                            f'and --sampling-rate says {sampling_rate:g}; predict it without that option, or save it as NPY')
+        return Raw(values, list(LEADS), SAMPLING_RATE if usual else sampling_rate, [unit or 'mV'] * len(values), [])
     header = _with_extension(os.path.splitext(path)[0], '.hea')
     if header:
         return _scale_val(path, values, read_header(header), header)
@@ -306,7 +338,9 @@ def _read_wfdb(path, sampling_rate, unit):
     # Only what is used, so that a recording of a day does not fill the memory.
     until = min(math.ceil(SECONDS * header.rate), header.samples)
     try:
-        values = wfdb.rdrecord(os.path.abspath(os.path.splitext(path)[0]), sampto=until).p_signal.T
+        with tempfile.TemporaryDirectory() as scratch:
+            _link_plainly(path, scratch)
+            values = wfdb.rdrecord(os.path.join(scratch, 'record'), sampto=until).p_signal.T
     except Exception as error:  # on a broken record wfdb raises whatever its parser stumbles over
         raise UserError(f'{path}: wfdb cannot read it ({type(error).__name__}: {error}); a file of the record is '
                         'damaged or truncated: copy it again') from None
@@ -315,6 +349,22 @@ def _read_wfdb(path, sampling_rate, unit):
         notes.append(f'{header.samples / header.rate:.4g} s long; the first 10 s are used, the rest is cut off')
     return Raw(values, [channel.lead for channel in header.channels], header.rate,
                [channel.unit for channel in header.channels], notes)
+
+
+def _link_plainly(path, scratch):
+    """Put a record into the folder `scratch` as record.hea: wfdb takes no names but of ASCII letters, digits, - and _."""
+    with open(path, 'rb') as file:
+        lines = [line.split(None, 1) for line in file.read(HEADER_LIMIT).decode('utf-8', 'replace').splitlines()
+                 if line.strip() and not line.lstrip().startswith('#')]
+    plain = {name: f'signal{number}.dat' for number, name in enumerate(dict.fromkeys(first for first, _ in lines[1:]))}
+    for name, target in plain.items():
+        source, target = os.path.join(os.path.abspath(os.path.dirname(path)), name), os.path.join(scratch, target)
+        try:
+            os.symlink(source, target)
+        except OSError:  # not permitted on every Windows
+            shutil.copyfile(source, target)
+    with open(os.path.join(scratch, 'record.hea'), 'w', encoding='utf-8') as file:
+        file.writelines(f'{plain[first] if number else "record"} {rest}\n' for number, (first, rest) in enumerate(lines))
 
 
 def _refuse_uncalibrated(header, path):
@@ -372,8 +422,8 @@ def _read_csv(path, sampling_rate, unit):
     lines = [line for line in text.splitlines() if line.strip(' \t,;')]
     if not lines:
         raise UserError(f'{path}: no rows; expected 12 columns or rows of numbers')
-    delimiter = max(',;\t', key=lines[0].count)
-    if delimiter == ';':
+    delimiter = next((each for each in ';\t' if each in lines[0]), ',')
+    if delimiter != ',':
         lines = [line.replace(',', '.') for line in lines]  # where ; parts the cells, the comma is a decimal point
     first = [cell.strip().strip('"\'').strip() for cell in lines[0].split(delimiter)]
     if _is_number(first[0]) and all(map(_is_number, first)):

@@ -58,10 +58,23 @@ def read_reference(path, names, task):
     if missing:
         some = ', '.join(missing[:5]) + (', ...' if len(missing) > 5 else '')
         problems.append(f'{path}: no label for {len(missing)} of {len(names)} records: {some}; expected one line each')
+    if problems and _fits_other_task(path, task):
+        raise UserError(f'{path}: these look like the labels of task {3 - task.number}, expected those of task {task.number}; '
+                        f'set task: {3 - task.number} (-o task={3 - task.number})')
     if problems:
         more = [f'{path}: and {len(problems) - 20} more problems'] if len(problems) > 20 else []
         raise UserError(*problems[:20], *more)
     return as_targets([found[name][1] for name in sorted(names)], task)
+
+
+def _fits_other_task(path, task):
+    other = TASKS[3 - task.number]
+    rows = [cells for _, cells in _read_rows(path)]
+    header = bool(rows) and rows[0][0].lower() == 'name'
+    try:
+        return header == (other.number == 1) and bool([_parse_labels(cells, other) for cells in rows[header:]])
+    except ValueError:
+        return False
 
 
 def as_targets(labels, task):
@@ -87,7 +100,8 @@ def decide(probabilities, thresholds, task):
     """
     chosen = (probabilities >= thresholds).astype(np.int64)
     if task.multi_label:
-        margin = probabilities - thresholds
+        # In log-odds: a class with a low threshold could not be far below it otherwise, and would always be the nearest.
+        margin = _log_odds(probabilities) - _log_odds(thresholds)
         nothing = ~chosen.any(axis=1)
         chosen[nothing, margin[nothing].argmax(axis=1)] = 1
         both = (chosen[:, 0] == 1) & chosen[:, 1:].any(axis=1)
@@ -95,6 +109,11 @@ def decide(probabilities, thresholds, task):
         chosen[both & ~normal_wins, 0] = 0
         chosen[both & normal_wins, 1:] = 0
     return chosen
+
+
+def _log_odds(probabilities):
+    within = np.clip(probabilities, 1e-9, 1 - 1e-9)
+    return np.log(within / (1 - within))
 
 
 def is_abnormal(target, task):
