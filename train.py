@@ -332,7 +332,9 @@ def evaluate_and_keep(model, data, run, epoch, lr, config, task, rank, log):
     """Score the model on all validation records, keep it if it is the best so far, draw the curves."""
     import paddle
     ranks.average_statistics(model)
+    runtime.release_freed_memory()
     logits = predict_logits(plain_network(model), data.val_pictures, config.predict.batch_size, data.workers)
+    runtime.release_freed_memory()
     logits = ranks.gather(logits, len(data.val_targets))
     if not np.isfinite(logits).all():
         raise_not_finite('an answer of the network', run, config)

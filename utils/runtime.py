@@ -98,10 +98,20 @@ def _keep_freed_memory():
     """
     if any(name == 'GLIBC_TUNABLES' or name.startswith('MALLOC_') for name in os.environ):
         return
-    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None) if sys.platform == 'linux' else None
-    if mallopt:  # glibc has it, musl has not
-        mallopt(-4, 0)  # M_MMAP_MAX: no block gets pages of its own
-        mallopt(-1, -1)  # M_TRIM_THRESHOLD: what is free stays
+    if _has_glibc():
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no block gets pages of its own
+        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: what is free stays
+
+
+def release_freed_memory():
+    """Give back what glibc keeps, between work that takes blocks of other sizes and could not use it."""
+    if _has_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _has_glibc():
+    return sys.platform == 'linux' and hasattr(ctypes.CDLL(None), 'mallopt')  # musl has none
 
 
 def tune_gpu(amp):
