@@ -427,5 +427,7 @@ def _copy_member(archive, opened, member, path):
                 raise UserError(f'{archive}: the member {member.name!r} is larger than it says; get the archive from '
                                 'another source')
             target.write(block)
+        target.flush()
+        os.fsync(target.fileno())  # origin.json vouches for it, after a power cut, too
     if left:
         raise UserError(f'{archive}: the member {member.name!r} is truncated; download the archive again')
