@@ -20,7 +20,7 @@ def compare(folder, arguments):
     optimizer, scaler = make_optimizer(settings.train, model), paddle.amp.GradScaler(enable=False)
     model(images.to_input(np.zeros((2, 64, 64), np.uint8))).mean().backward()
     optimizer.step()
-    run = {'iteration': 1, 'best': None, 'history': [], 'losses': [], 'skipped': 0}
+    run = {**train.find_run(settings, False, {})[0], 'iteration': 1}
     best, last = train.best_folder(settings), train.last_folder(settings)
 
     def save_last():
