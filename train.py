@@ -399,6 +399,7 @@ def save_last(model, optimizer, scaler, run, fingerprint, config, log):
     if checkpoint.first_not_finite(weights):
         raise_not_finite(f'the tensor {checkpoint.first_not_finite(weights)}', run, config)
     alone = run.pop('fresh', False)
+    run['losses'] = [float(loss) for loss in run['losses']]
     state = {**run, 'weights': weights, 'optimizer': numpy_state(optimizer.state_dict()),
              'scaler': numpy_state(scaler.state_dict()), 'fingerprint': fingerprint, 'log_bytes': log.size()}
     checkpoint.save_last(last_folder(config), state, run['iteration'], alone)

@@ -68,8 +68,11 @@ def add_writing_operation(path, marker):
         program = paddle.static.Program.parse_from_string(data)
         block = program.global_block()
         weight = next(name for name in block.vars if name.startswith('conv2d') and block.var(name).persistable)
-        block.append_op(type='save', inputs={'X': [block.var(weight)]}, outputs={},
-                        attrs={'file_path': marker, 'overwrite': True})
+        operation = block.desc.append_op()
+        operation.set_type('save')
+        operation.set_input('X', [weight])
+        operation._set_attr('file_path', marker)
+        operation._set_attr('overwrite', True)
         return program.desc.serialize_to_string()
     program = json.loads(data)
     operations = program['program']['regions'][0]['blocks'][0]['ops']

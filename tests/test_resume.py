@@ -48,6 +48,16 @@ def stopped(drawn, tmp_path_factory):
     shutil.rmtree(output)
 
 
+def test_checkpoint_between_two_lines_of_the_log_can_be_read(drawn, tmp_path):
+    last = str(tmp_path / 'last')
+    run = faults.Started([faults.sys.executable, os.path.join(faults.PROJECT, 'train.py'), *overrides(
+        f'data.root={drawn}', f'output={tmp_path}', *SETTINGS, 'train.log_interval=100', 'train.save_interval=0.0001')])
+    run.wait_until(lambda: checkpoint.list_last(last))
+    run.kill()
+    state, notes = checkpoint.load_last(last)
+    assert not notes and state['losses'] and all(type(loss) is float for loss in state['losses'])
+
+
 @pytest.mark.skipif(not hasattr(os, 'killpg'), reason='signals of Unix')
 @pytest.mark.parametrize('workers', [1, 3])
 def test_resumed_run_equals_the_undisturbed_one(workers, drawn, undisturbed, stopped, tmp_path):
