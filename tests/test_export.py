@@ -65,15 +65,15 @@ def add_writing_operation(path, marker):
         data = file.read()
     if path.endswith('.pdmodel'):
         import paddle
-        program = paddle.static.Program.parse_from_string(data)
-        block = program.global_block()
-        weight = next(name for name in block.vars if name.startswith('conv2d') and block.var(name).persistable)
-        operation = block.desc.append_op()
+        program = paddle.base.core.ProgramDesc(data)
+        block = program.block(0)
+        operation = block.append_op()
         operation.set_type('save')
-        operation.set_input('X', [weight])
+        operation.set_input('X', [next(each.name() for each in block.all_vars() if each.name().startswith('conv2d')
+                                       and each.persistable())])
         operation._set_attr('file_path', marker)
         operation._set_attr('overwrite', True)
-        return program.desc.serialize_to_string()
+        return program.serialize_to_string()
     program = json.loads(data)
     operations = program['program']['regions'][0]['blocks'][0]['ops']
     weight = next(operation for operation in operations if operation['#'] == 'p')['O']
