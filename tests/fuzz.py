@@ -244,7 +244,8 @@ def make_seeds(folder):
     second = ''.join(f'TRAIN{i:04d},{i + 1},12\n' for i in range(1, 8)) + 'TRAIN0000,1\n'
     arrays = {'fc.weight': rng.random((4, 3), dtype=np.float32), 'fc.bias': np.zeros(3, np.float32)}
     state = {'iteration': 3, 'best': None, 'history': '[{"iteration": 1, "epoch": 1}]', 'losses': [0.5], 'skipped': 0,
-             'bad': 0, 'log_bytes': 10, 'weights': arrays, 'optimizer': {'fc.weight_moment1_0': arrays['fc.weight']}, 'scaler': {},
+             'bad': 0, 'log_bytes': 10, 'weights': arrays,
+             'optimizer': {'fc.weight_moment1_0': arrays['fc.weight']}, 'scaler': {},
              'fingerprint': {'seed': 1}}
     body = pickle.dumps(state, 4)
     sealed = checkpoint.MAGIC + hashlib.sha256(body).hexdigest().encode() + b'\n' + body

@@ -276,6 +276,14 @@ def test_checkpoint_of_a_stranger(key, tmp_path):
         checkpoint.load_last(str(tmp_path))
 
 
+@pytest.mark.parametrize('key', sorted(STATE))
+def test_checkpoint_without_one_of_its_parts(key, tmp_path):
+    seal_checkpoint(tmp_path / 'iter_00000003.ckpt', pickle.dumps({name: value for name, value in {
+        **STATE, 'history': '[]'}.items() if name != key}))
+    with pytest.raises(UserError, match=f'its {key} is missing'):
+        checkpoint.load_last(str(tmp_path))
+
+
 @pytest.mark.parametrize('change', [{'iteration': 0}, {'optimizer': {}}, {'best': {}}, {'best': {'value': 1.0}}])
 def test_checkpoint_that_says_nonsense(change, tmp_path):
     seal_checkpoint(tmp_path / 'iter_00000003.ckpt', {**STATE, **change})

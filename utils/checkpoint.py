@@ -408,7 +408,7 @@ def _read_checkpoint(path):
     except (TypeError, KeyError, ValueError, RecursionError):
         raise UserError(f'{path}: its history is missing or of the wrong kind; not a checkpoint that train.py wrote') from None
     for key, kind in STATE.items():
-        if not isinstance(state.get(key), kind):
+        if key not in state or not isinstance(state[key], kind):
             raise UserError(f'{path}: its {key} is missing or of the wrong kind; not a checkpoint that train.py wrote')
     if state['iteration'] < 1 or not state['optimizer'] or not (state['best'] is None or BEST <= set(state['best'])):
         raise UserError(f'{path}: its iteration, optimizer or best are not as train.py wrote them')
