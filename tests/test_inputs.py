@@ -169,6 +169,7 @@ def test_decimal_commas(tmp_path, delimiter, head):
 
 @pytest.mark.parametrize('name', ['\u5fc3\u7535', 'rec.v1', 'with-dash_1'])
 def test_wfdb_records_of_any_name(tmp_path, name):
+    pytest.importorskip('wfdb', reason='WFDB files are read with wfdb')
     write_wfdb(str(tmp_path), name)
     assert np.array_equal(inputs.read_input(str(tmp_path / f'{name}.hea'), None, None)[1], ECG)
 
