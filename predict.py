@@ -48,13 +48,13 @@ def main():
     else:
         if arguments.sampling_rate is not None or arguments.unit:
             raise UserError('--sampling-rate and --unit belong to ECGs of your own; name them with --input PATH')
-        names, problems, refused = list_test_pictures(config.data.root, trained), [], []
+        names, problems, refused = list_test_pictures(config.data.root, trained), [], set()
         paths = [os.path.join(config.data.root, 'val', f'{name}.png') for name in names]
         pictures = images.Pictures(paths, trained.render.size, cached=False)
     truth = None
     if arguments.reference:  # what could not be read may be in it, and is not scored
-        known = sorted(names + refused)
-        truth = tasks.read_reference(arguments.reference, known, task)[[known.index(name) for name in names]]
+        known = sorted({*names, *refused})
+        truth = tasks.read_reference(arguments.reference, known, task)[[name not in refused for name in known]]
     workers = runtime.usable_cores() if config.data.workers == 'auto' else config.data.workers
     try:
         network = fastest_network(folder, model, task, thresholds, device, config.predict, pictures)
@@ -140,12 +140,12 @@ def draw_inputs(arguments, render):
 
     render: config.Render of the model
     Returns: (names, inputs.DrawnPictures, problems, refused); problems: list of str, one per ECG that could not be read;
-        refused: list of their names
+        refused: set of their names
     Raises: UserError where there is none that can be read
     """
     found = inputs.find_inputs(arguments.input)
     renderer = Renderer(render.size, render.mv_per_lead, render.line_width)
-    names, pictures, problems, refused = [], inputs.DrawnPictures(), [], []
+    names, pictures, problems, refused = [], inputs.DrawnPictures(), [], set()
     bar = Bar('reading', len(found), 'ECGs')
     for name, path in found.items():
         try:
@@ -156,7 +156,7 @@ def draw_inputs(arguments, render):
                 print(f'note: {note}')
         except (UserError, OSError) as error:
             problems.append(errors.describe_os_error(error) if isinstance(error, OSError) else str(error))
-            refused.append(name)
+            refused.add(name)
         bar.advance()
     if not names:
         raise UserError(*problems)

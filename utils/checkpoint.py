@@ -24,7 +24,7 @@ WEIGHTS_LIMIT = 4 * 2**30  # bytes
 NAME_TABLE = 'StructuredToParameterName@@'  # what paddle.save adds to a state dict
 MAGIC = b'ECG checkpoint 1\n'
 KEEP = 2  # checkpoints in last/: the newest, and the one to fall back to
-OPCODE_LIMIT = 2_000_000  # of a pickle: a network needs thousands, a long history some hundred thousand
+OPCODE_LIMIT = 2_000_000  # of a pickle: a network needs thousands, the losses since the last line of the log some more
 
 STATE = {'iteration': int, 'best': (dict, type(None)), 'history': list, 'losses': list, 'skipped': int, 'log_bytes': int,
          'bad': int, 'weights': dict, 'optimizer': dict, 'scaler': dict, 'fingerprint': dict}  # what a checkpoint holds
@@ -250,13 +250,13 @@ def load_best(folder):
     Returns: (weights, path of its config.yml, metrics)
     Raises: UserError
     """
-    path, contents = _read_checked(folder)
-    return (_weights_in(path, contents[WEIGHTS]), os.path.join(os.path.dirname(path), 'config.yml'),
+    there, contents = _read_checked(folder)
+    return (_weights_in(os.path.join(there, WEIGHTS), contents[WEIGHTS]), os.path.join(there, 'config.yml'),
             _metrics_in(f'{folder}/metrics.json', contents['metrics.json']))
 
 
 def _read_checked(folder):
-    """The path of the weights in a best_model folder, and {name: bytes} of its files, each as its checksum says.
+    """Where a best_model folder lies, and {name: bytes} of its files, each as its checksum says.
 
     A reader changes nothing: where a run was killed, or is, between taking the old folder away and putting the new one
     in its place, the new one is read where it lies.
@@ -276,7 +276,7 @@ def _read_checked(folder):
                 raise UserError(f'{path}: missing; copy the whole folder again, or train anew')
             raise UserError(f'{path}: not the file that train.py wrote (its checksum differs): damaged or edited; copy '
                             'the whole folder again, or train anew')
-    return os.path.join(there, WEIGHTS), contents
+    return there, contents
 
 
 def _read_sums(folder):

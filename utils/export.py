@@ -18,6 +18,7 @@ import numpy as np
 
 from utils import checkpoint, files, images, runtime
 from utils.inference import plain_network, probabilities_of
+from utils.tasks import log_odds
 
 NAME = 'inference'
 PROGRAMS = {True: f'{NAME}.json', False: f'{NAME}.pdmodel'}  # by whether Paddle's programs are of the new kind (PIR)
@@ -105,13 +106,12 @@ def choose_network(folder, model, task, thresholds, device, precision, pixels):
 
 def _ask_again(fast, exact, task, thresholds):
     """A network that answers as `fast`, and where that is near a threshold, as `exact`, so that tags are the same."""
-    within = np.clip(thresholds, 1e-9, 1 - 1e-9)
-    limits = np.log(within / (1 - within))
+    limits = log_odds(thresholds)
 
     def network(pixels):
         logits = fast(pixels)
-        log_odds = logits if task.multi_label else logits[:, 1:] - logits[:, :1]
-        unsure = np.flatnonzero((np.abs(log_odds - limits) < UNSURE).any(axis=1))
+        margin = logits if task.multi_label else logits[:, 1:] - logits[:, :1]
+        unsure = np.flatnonzero((np.abs(margin - limits) < UNSURE).any(axis=1))
         if len(unsure):
             logits[unsure] = exact(pixels[unsure])
         return logits

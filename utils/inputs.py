@@ -353,9 +353,7 @@ def _read_wfdb(path, sampling_rate, unit):
 
 def _link_plainly(path, scratch):
     """Put a record into the folder `scratch` as record.hea: wfdb takes no names but of ASCII letters, digits, - and _."""
-    with open(path, 'rb') as file:
-        lines = [line.split(None, 1) for line in file.read(HEADER_LIMIT).decode('utf-8', 'replace').splitlines()
-                 if line.strip() and not line.lstrip().startswith('#')]
+    lines = [line.split(None, 1) for _, line in _header_lines(path)]
     plain = {name: f'signal{number}.dat' for number, name in enumerate(dict.fromkeys(first for first, _ in lines[1:]))}
     for name, target in plain.items():
         source, target = os.path.join(os.path.abspath(os.path.dirname(path)), name), os.path.join(scratch, target)
@@ -381,12 +379,9 @@ def read_header(path):
     Returns: Header
     Raises: UserError that names the line
     """
-    with open(path, 'rb') as file:
-        data = file.read(HEADER_LIMIT + 1)
-    lines = [line.strip() for line in data.decode('utf-8', 'replace').splitlines()]
-    lines = [(number, line) for number, line in enumerate(lines, 1) if line and not line.startswith('#')]
+    lines = _header_lines(path)
     record = re.match(r'(\S+)\s+(\d{1,4})\s+([\d.]+)\S*\s+(\d{1,12})(?:\s|$)', lines[0][1]) if lines else None
-    if len(data) > HEADER_LIMIT or not record:
+    if not record:
         raise UserError(f'{path}: not a WFDB header with a sampling rate and a number of samples; expected a first '
                         'line such as "name 12 500 5000"')
     count = int(record[2])
@@ -396,6 +391,14 @@ def read_header(path):
         raise UserError(f'{path}: {len(lines) - 1} lines of signals, expected {count} as its first line says')
     return Header(_number(path, lines[0][0], record[3]), int(record[4]),
                   [_parse_channel(path, number, line) for number, line in lines[1:]])
+
+
+def _header_lines(path):
+    """(line number, line) of what is neither blank nor a comment; nothing of a file that is too large for a header."""
+    with open(path, 'rb') as file:
+        data = file.read(HEADER_LIMIT + 1)
+    lines = [line.strip() for line in data.decode('utf-8', 'replace').splitlines()] if len(data) <= HEADER_LIMIT else []
+    return [(number, line) for number, line in enumerate(lines, 1) if line and not line.startswith('#')]
 
 
 def _parse_channel(path, number, line):

@@ -101,7 +101,7 @@ def decide(probabilities, thresholds, task):
     chosen = (probabilities >= thresholds).astype(np.int64)
     if task.multi_label:
         # In log-odds: a class with a low threshold could not be far below it otherwise, and would always be the nearest.
-        margin = _log_odds(probabilities) - _log_odds(thresholds)
+        margin = log_odds(probabilities) - log_odds(thresholds)
         nothing = ~chosen.any(axis=1)
         chosen[nothing, margin[nothing].argmax(axis=1)] = 1
         both = (chosen[:, 0] == 1) & chosen[:, 1:].any(axis=1)
@@ -111,7 +111,8 @@ def decide(probabilities, thresholds, task):
     return chosen
 
 
-def _log_odds(probabilities):
+def log_odds(probabilities):
+    """Probabilities, also 0 and 1, as finite log-odds: float or array -> float or array."""
     within = np.clip(probabilities, 1e-9, 1 - 1e-9)
     return np.log(within / (1 - within))
 
