@@ -1,9 +1,10 @@
-# make demo: the whole pipeline on made-up ECGs, in minutes and without data or GPU.  make test: the test suite.
-# Both need only Python 3.9-3.12 and make; they install what is needed into .venv first.
+# make demo: the whole pipeline on made-up ECGs, in minutes, without data or GPU.  make test: the test suite.
+# Both need only Python 3.9-3.13 and make; they install what is needed into .venv first.
 
-PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10 python3.9 python; do \
-	$$p -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo $$p; break; }; done)
-REQUIREMENTS ?= $(shell if nvidia-smi -L 2>/dev/null | grep -q GPU; then echo requirements.txt; else echo requirements-cpu.txt; fi)
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python3.9 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$p; break; }; done)
+HAS_GPU := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
+REQUIREMENTS ?= $(if $(filter 0,$(HAS_GPU)),requirements-cpu.txt,requirements.txt)
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 TASK ?= 1
@@ -43,12 +44,18 @@ bench: $(VENV)/installed-tests
 clean:
 	rm -rf $(VENV)
 
-$(VENV)/installed: requirements-common.txt $(REQUIREMENTS)
-	@test -n '$(PYTHON)' || { echo 'error: no Python from 3.9 to 3.12 found; install one, or name it: make PYTHON=/path/to/python'; exit 2; }
+$(VENV)/installed: $(REQUIREMENTS)
+	@test -n '$(PYTHON)' || { echo 'error: no Python from 3.9 to 3.13 found (Paddle has no packages for 3.14 yet);' \
+		'install one beside it, e.g. "apt install python3.13-venv" or "uv python install 3.13",' \
+		'then: make $(MAKECMDGOALS) PYTHON=/path/to/python3.13'; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] > (3, 12))' || test '$(REQUIREMENTS)' != requirements.txt || { \
+		echo 'error: there is a GPU, and paddlepaddle-gpu on PyPI ends with Python 3.12;' \
+		'install Paddle 3 for GPUs as https://www.paddlepaddle.org.cn/install/quick says, or take Python 3.12:' \
+		'make $(MAKECMDGOALS) PYTHON=python3.12, or do without the GPU: REQUIREMENTS=requirements-cpu.txt'; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --disable-pip-version-check -r $(REQUIREMENTS)
 	touch $@
 
-$(VENV)/installed-tests: $(VENV)/installed requirements-test.txt requirements-ptbxl.txt
+$(VENV)/installed-tests: $(VENV)/installed requirements-test.txt
 	$(RUN) -m pip install --disable-pip-version-check -r requirements-test.txt
 	touch $@

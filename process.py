@@ -1,235 +1,184 @@
-"""Draw each MAT record as a PNG: data.source -> data.root/train/NAME.png and data.root/val/NAME.png."""
-import zlib  # noqa: F401  before anything that could load Paddle, see utils/runtime.py
-
-import multiprocessing
+"""Draw each MAT record as a PNG: data.source -> data.root/train/NAME.png and .../val/NAME.png."""
+import functools
 import os
-import threading
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+import zlib
+from contextlib import closing
 
 from utils import config as settings
-from utils import errors, files, plots, records, runtime, tasks
+from utils import errors, files, log, machine, pool, records
 from utils.errors import UserError
-from utils.lock import lock_folder
-from utils.progress import Bar
 from utils.render import Renderer, encode_png, read_stamp, settings_of
-from utils.signals import ctrl_c_held_back
-
-CHUNK = 8  # records per message to a worker
-MEMORY_FOR_ONE_RECORD = 2 * 2**30  # bytes a worker may take beyond what it has at its start: a hostile MAT unpacks to more
 
 
 def main():
-    arguments, config = settings.parse_arguments(__doc__, add_arguments)
-    print(runtime.describe_without_paddle())
+    arguments, config = settings.parse_arguments(__doc__)
+    print(machine.describe())
     print(settings.describe(config))
-    os.makedirs(config.data.root, exist_ok=True)
-    with lock_folder(config.data.root, 'data.root'):
-        return draw(arguments, config)
+    with files.lock_folder(config.data.root, 'data.root'):
+        files.clear_partials(config.data.root)
+        source = find(config)
+        manifest = {**settings_of(config.render), 'source': source.folder,
+                    'command': settings.command('process.py', arguments),
+                    'train': list(source.train), 'val': list(source.val),
+                    'not_drawn': {'train': [], 'val': []}, 'finished': False}
+        manifest_path = os.path.join(config.data.root, 'render.json')
+        files.write_json(manifest_path, manifest)  # before drawing: what should be there
+        problems = []
+        for part, found in (('train', source.train), ('val', source.val)):
+            clear(os.path.join(config.data.root, part), found, source.folder)
+        for part, name, problem in draw_all(source, config):
+            manifest['not_drawn'][part].append(name)
+            problems.append(problem)
+        reference = copy_labels(source.reference, config.data.root)
+        wrong_labels = draw_examples(source, reference, config, manifest['not_drawn']['train'])
+        files.write_json(manifest_path, {**manifest, 'finished': True})
+    return conclude(problems, wrong_labels, settings.command('train.py', arguments))
 
 
-def draw(arguments, config):
-    """Find the records, draw them, and tell how it went.
-
-    Returns: the exit code
-    """
-    source, notes = records.find_source(config.data.source, config.data.root, os.path.dirname(os.path.abspath(__file__)))
+def find(config):
+    """The records.Source that the settings name, or the one that is found."""
+    project = os.path.dirname(os.path.abspath(__file__))
+    source, notes = records.find_source(config.data.source, config.data.root, project)
     for note in notes:
         print(note)
-    print(f'{source.folder}: {len(source.train)} labelled records (train), {len(source.val)} to predict (val), labels: '
-          f'{source.reference or "none"}')
-    drawn_with = settings_of(config.render)
-    workers = arguments.workers or (runtime.usable_cores() if config.data.workers == 'auto' else config.data.workers)
-    jobs = plan(source, config.data.root)
-    problems = draw_all(jobs, drawn_with, workers)
-    if source.reference:
-        copy_labels(source.reference, config.data.root)
-    not_drawn = {part: sorted(name for path, name, _ in problems if found.get(name) == path)
-                 for part, found in (('train', source.train), ('val', source.val))}
-    files.write_json(os.path.join(config.data.root, 'render.json'), {**drawn_with, 'not_drawn': not_drawn})
-    draw_examples(source, config, {name for path, name, _ in problems if source.train.get(name) == path})
-    for _, _, problem in sorted(problems):
-        errors.say_error(problem)
-    if problems:
-        errors.say_error(f'{len(problems)} of {len(jobs)} records could not be drawn, they are named above; mend or '
-                         'remove them (and their lines in trainreference.csv), then run process.py again')
-        return 2
-    print(f'next: python train.py{"".join(f" -o {override}" for override in arguments.override)}')
-    return 0
+    print(f'{source.folder}: {len(source.train)} labelled records (train), {len(source.val)} to '
+          f'predict (val), labels: {source.reference or "none"}')
+    return source
 
 
-def add_arguments(parser):
-    parser.add_argument('--workers', type=int, choices=range(1, 257), metavar='N',
-                        help='how many processes draw (default: data.workers, one per core)')
+def clear(folder, found, source):
+    """Remove what a killed run left in a folder of pictures, and pictures of other records."""
+    os.makedirs(folder, exist_ok=True)
+    files.clear_partials(folder)
+    others = [entry.path for entry in os.scandir(folder)
+              if entry.name.endswith('.png') and entry.name[:-4] not in found]
+    ours = [path for path in others if read_stamp(path)]
+    for path in ours:
+        os.remove(path)
+    if ours:
+        print(f'{folder}: removed {len(ours)} pictures of records that {source} does not hold')
+    foreign = sorted(set(others) - set(ours))
+    if foreign:
+        print(f'{folder}: {len(foreign)} pictures that process.py did not draw are left alone: '
+              f'{", ".join(os.path.basename(path) for path in foreign[:5])}')
 
 
-def plan(source, root):
-    """One job per record, after clearing what a killed run left and pictures of records that are gone.
+def draw_all(source, config):
+    """Draw every record whose picture is not up to date.
 
-    Returns: list of (path of the MAT file, path of the PNG, name)
+    Returns: sorted list of (part, name, problem) of the records that could not be drawn
     """
-    jobs = []
-    for part, found in (('train', source.train), ('val', source.val)):
-        folder = os.path.join(root, part)
-        os.makedirs(folder, exist_ok=True)
-        files.clear_partials(folder)
-        stale = [entry.path for entry in os.scandir(folder)
-                 if entry.name.endswith('.png') and entry.name[:-4] not in found and read_stamp(entry.path)]
-        for path in stale:
-            os.remove(path)
-        if stale:
-            print(f'{folder}: removed {len(stale)} pictures of records that {source.folder} does not hold')
-        jobs += [(path, os.path.join(folder, f'{name}.png'), name) for name, path in found.items()]
-    files.clear_partials(root)
-    return jobs
+    jobs = [(part, name, path, os.path.join(config.data.root, part, f'{name}.png'), config.render)
+            for part, found in (('train', source.train), ('val', source.val))
+            for name, path in found.items()]
+    problems, counts = [], {'drawn': 0, 'up to date': 0, 'error': 0}
+    workers = machine.workers_of(config.data.workers)
+    with log.bar(len(jobs), 'drawing', 'records') as bar, \
+            closing(pool.run_jobs(draw, jobs, workers)) as results:
+        for (part, name, path, target, _), result in results:
+            if isinstance(result, pool.Crashed):
+                result = 'error', [f'{path}: {result}; the file is damaged, or memory ran out: '
+                                   'copy or download it again']
+            outcome, texts = result
+            counts[outcome] += 1
+            if outcome == 'error':
+                problems.append((part, name, texts[0]))
+                if os.path.exists(target):
+                    os.remove(target)  # it shows what the file held before
+            else:
+                for text in texts:
+                    bar.write(f'note: {text}')
+            bar.update()
+    print(', '.join(f'{count} {outcome}' for outcome, count in counts.items()))
+    return sorted(problems)
 
 
-def draw_all(jobs, drawn_with, workers):
-    """Draw every job whose picture is not up to date, on `workers` processes.
+def draw(job):
+    """Draw one record; called in a process of its own.
 
-    Returns: list of (path, name, problem), one per record that could not be drawn
+    Returns: (outcome, list of str): 'drawn' and notes, 'up to date', or 'error' and one problem
     """
-    bar = Bar('drawing', len(jobs), 'records')
-    problems, counts = [], {'drawn': 0, 'up to date': 0}
-    chunks = [jobs[at:at + CHUNK] for at in range(0, len(jobs), CHUNK)]
-    while chunks:
-        chunks = draw_chunks(chunks, drawn_with, workers, bar, problems, counts)
-        # What was in the air when a worker died goes again, one record in one process at a time, to find the culprit.
-        suspects = [[job] for chunk in chunks[:2 * workers] for job in chunk]
-        chunks = chunks[2 * workers:]
-        while suspects:
-            suspects = draw_chunks(suspects, drawn_with, 1, bar, problems, counts)
-            if suspects and draw_chunks(suspects[:1], drawn_with, 1, bar, problems, counts):
-                path, _, name = suspects[0][0]
-                problems.append((path, name, f'{path}: reading or drawing it crashed the worker process; the file is '
-                                             'damaged, or memory ran out: copy or download it again'))
-                bar.advance()
-            suspects = suspects[1:]
-    print(f'{counts["drawn"]} drawn, {counts["up to date"]} up to date, {len(problems)} with an error')
-    return problems
-
-
-def draw_chunks(chunks, drawn_with, workers, bar, problems, counts):
-    """Draw chunks of jobs until all are done or a worker process dies.
-
-    Returns: the chunks that are not done; those that were in the air come first, at most 2 * workers
-    """
-    context = multiprocessing.get_context('spawn')
-    waiting, running = list(chunks), {}
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=start_worker, initargs=(drawn_with,)) as pool:
-        try:
-            while waiting or running:
-                with ctrl_c_held_back():  # the main process alone decides what it means
-                    while waiting and len(running) < 2 * workers:
-                        running[pool.submit(draw_chunk, waiting[0])] = waiting[0]
-                        waiting.pop(0)
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    for outcome, path, name, text in future.result():
-                        if outcome == 'error':
-                            problems.append((path, name, text))
-                        else:
-                            counts[outcome] += 1
-                        if outcome == 'drawn' and text:
-                            print(f'note: {text}')
-                        bar.advance()
-                    del running[future]
-        except BrokenProcessPool:
-            # The pool ends the workers that it knows of when one dies, then waits for all; one that was only being
-            # started just then would never end.
-            for worker in multiprocessing.active_children():
-                worker.terminate()
-            return list(running.values()) + waiting
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return []
-
-
-def start_worker(drawn_with):
-    """Prepare a worker process: its renderer, a limit on its memory, and an end when the main process ends."""
-    threading.Thread(target=follow_main_process, daemon=True).start()
-    start_worker.renderer = Renderer(drawn_with['size'], drawn_with['mv_per_lead'], drawn_with['line_width'])
-    start_worker.drawn_with = drawn_with
+    _, _, path, target, render = job
     try:
-        import resource
-        with open('/proc/self/statm', encoding='ascii') as file:
-            taken = int(file.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY_FOR_ONE_RECORD,) * 2)
-    except (ImportError, OSError, ValueError):
-        pass  # not Linux
-
-
-def follow_main_process():
-    multiprocessing.parent_process().join()
-    os._exit(1)  # a pool's workers would wait for ever
-
-
-def draw_chunk(jobs):
-    """Draw some records.
-
-    Returns: list of (outcome, path, name, text); outcome 'drawn', 'up to date' or 'error'
-    """
-    return [draw_one(path, target, name) for path, target, name in jobs]
-
-
-def draw_one(path, target, name):
-    outcome = try_to_draw(path, target, name)
-    if outcome[0] == 'error' and os.path.exists(target):
-        os.remove(target)  # it shows what the file held before
-    return outcome
-
-
-def try_to_draw(path, target, name):
-    try:
-        if not os.path.isfile(path):
-            raise UserError(f'{path}: not a file, expected a MAT record')
         with open(path, 'rb') as file:
-            stamp = dict(start_worker.drawn_with, record=zlib.crc32(file.read(records.MAT_LIMIT)))
+            stamp = {**settings_of(render), 'record': zlib.crc32(file.read())}
         if os.path.exists(target) and read_stamp(target) == stamp:
-            return 'up to date', path, name, None
-        values, note = records.read_record(path)
-        files.write_bytes(target, encode_png(start_worker.renderer.draw(values), stamp))
-        return 'drawn', path, name, note
+            return 'up to date', []
+        signal, notes = records.read_record(path)
+        files.write_bytes(target, encode_png(renderer_of(render).draw(signal), stamp))
+        return 'drawn', notes
     except files.DiskFull:
         raise  # for the next record, too, and the picture of before stays
     except UserError as error:
-        return 'error', path, name, str(error)
-    except MemoryError:
-        return 'error', path, name, (f'{path}: reading it takes more than {MEMORY_FOR_ONE_RECORD >> 30} GiB, expected a '
-                                     'record under a MiB; copy or download it again')
+        return 'error', [str(error)]
     except OSError as error:
-        return 'error', path, name, errors.describe_os_error(error)
+        return 'error', [errors.describe_os_error(error)]
+
+
+@functools.lru_cache(maxsize=1)
+def renderer_of(render):
+    """The Renderer of this process."""
+    return Renderer(render.size, render.mv_per_lead, render.line_width)
 
 
 def copy_labels(reference, root):
-    """Put the labels beside the pictures, as they are: train.py reads them there."""
+    """Put the labels beside the pictures, as they are: train.py reads them there.
+
+    Returns: their path there, or None where there are none
+    """
     target = os.path.join(root, records.REFERENCE)
-    if os.path.exists(target) and os.path.samefile(reference, target):
-        return
-    with open(reference, 'rb') as file:
-        files.write_bytes(target, file.read())
+    if reference is None:
+        if os.path.exists(target):
+            print(f'{target}: the labels that are there already stay, the source has none')
+            return target
+        return None
+    if not os.path.exists(target) or not os.path.samefile(reference, target):
+        with open(reference, 'rb') as file:
+            files.write_bytes(target, file.read())
+    return target
 
 
-def draw_examples(source, config, unreadable):
-    """Write data.root/examples.png: a few normal and abnormal ECGs as a person would like to see them."""
-    if not source.reference or not source.train:
-        return
+def draw_examples(source, reference, config, not_drawn):
+    """Write data.root/examples.png: a few normal and abnormal ECGs, as a person knows them.
+
+    Returns: list of str, what is wrong with the labels
+    """
+    if not reference or not source.train:
+        return []
+    from utils import plots, tasks  # the processes that draw need not wait for their imports
     task = tasks.TASKS[config.task]
+    names = sorted(source.train)
     try:
-        targets = tasks.read_reference(source.reference, source.train, task)
+        targets = tasks.read_reference(reference, names, task)
     except UserError as error:
-        for line in error.lines:
-            print(f'note: {line}')
-        print('note: the labels are not right yet, so examples.png is not drawn and train.py will refuse them')
-        return
-    titled = [(name, f'{name}: {tasks.words_for(target, task)}') for name, target in zip(sorted(source.train), targets)
-              if name not in unreadable]
-    abnormal = [tasks.is_abnormal(target, task) for name, target in zip(sorted(source.train), targets)
-                if name not in unreadable]
-    chosen = [titled[i] for kind in (False, True) for i in [i for i, a in enumerate(abnormal) if a == kind][:2]]
+        return list(error.lines)
+    drawn = [(tasks.is_abnormal(target, task), name, tasks.words_for(target, task))
+             for name, target in zip(names, targets) if name not in not_drawn]
+    chosen = [each for kind in (False, True) for each in [d for d in drawn if d[0] == kind][:2]]
+    if not chosen:
+        return []
     target = os.path.join(config.data.root, 'examples.png')
-    plots.draw_examples([(title, records.read_record(source.train[name])[0]) for name, title in chosen], target)
+    plots.draw_examples([(f'{name}: {words}', records.read_record(source.train[name])[0])
+                         for _, name, words in chosen], target)
     print(f'{target}: {len(chosen)} ECGs to look at')
+    return []
+
+
+def conclude(problems, wrong_labels, next_command):
+    """Say what is wrong or what comes next; returns the exit code."""
+    for problem in problems + wrong_labels:
+        errors.say_error(problem)
+    if problems:
+        errors.say_error(f'{len(problems)} records could not be drawn, they are named above; mend '
+                         'or remove them (and their lines in trainreference.csv), then run '
+                         'process.py again')
+    if wrong_labels:
+        errors.say_error('the labels are not right, and train.py will refuse them; mend them, then '
+                         'run process.py again')
+    if problems or wrong_labels:
+        return 2
+    print(f'next: {next_command}')
+    return 0
 
 
 if __name__ == '__main__':

@@ -1,182 +1,65 @@
-"""Train the network on the labelled pictures: data.root/train/*.png and trainreference.csv -> output/best_model.
+"""Train the network on the labelled pictures: data.root/train/*.png -> output/best_model.
 
 The same command goes on where an earlier run with the same settings stopped. On several GPUs:
 python -m paddle.distributed.launch train.py
 """
-import zlib  # before Paddle, see utils/runtime.py
+import zlib  # before Paddle, see models/device.py
 
+import contextlib
+import dataclasses
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Optional
 
 import numpy as np
+import pandas as pd
 
-from models import build_model
+from models import build_model, device as devices, ranks, to_input
+from models.inference import plain_network, predict_logits
+from models.loss import compute_loss, weigh_classes
+from models.optimizer import learning_rate, make_optimizer
 from models.pretrained import load_pretrained
-from utils import checkpoint
+from models.weights import Average, LastGood, set_state, state_arrays, weights_of
+from utils import checkpoint, errors, files, images, machine, metrics, plots, records, tasks
 from utils import config as settings
-from utils import errors, export, files, images, metrics, plots, ranks, records, runtime, tasks
-from utils.errors import Stopped, UserError
-from utils.inference import compute_loss, plain_network, predict_logits, probabilities_of, weigh_classes
-from utils.lock import lock_folder
-from utils.optimizers import make_optimizer, numpy_state
-from utils.progress import Log, Timer, clock
+from utils.background import Background
+from utils.errors import Stopped, StopRequest, UserError
+from utils.log import Chrono, clock, open_log
 from utils.render import read_stamp, settings_of
-from utils.schedule import learning_rate
-from utils.signals import StopRequest
 
-MAX_BAD_LOSSES = 5  # in a row, before training is given up
-TIMED_ITERATIONS = 2  # on a CPU, after which the whole run's time is foretold
-# What may change from a run to its resumption: it does not touch what is learnt, or only says where things are.
-FREE_SETTINGS = ('device', 'output', 'data.source', 'data.root', 'data.workers', 'data.cache', 'train.amp',
-                 'train.log_interval', 'train.save_interval', 'train.resume', 'predict.batch_size',
-                 'predict.threshold', 'predict.precision', 'predict.answer_format', 'predict.answer')
+MOST_BAD = 5  # times in a row that the state of before is put back, before training is given up
+EVALUATE_SECONDS = 20  # of training between two evaluations on a GPU, at least
+DRAW_SECONDS = 30  # between two drawings of the curves, at least
+COLUMNS = ['iteration', 'epoch', 'learning_rate', 'train_loss', 'eval_loss', 'accuracy', 'f1', 'auc']
 
 
-def main():
-    arguments, config = settings.parse_arguments(__doc__, add_arguments)
-    paddle = runtime.import_paddle()
-    errors.handle_signals()
-    device, reason = runtime.choose_device(config.device)
-    if paddle.distributed.get_world_size() > 1:
-        ranks.connect(device)
-    os.makedirs(config.output, exist_ok=True)
-    try:
-        if paddle.distributed.get_rank() > 0:
-            return train(config, arguments.resume, device, reason)
-        with lock_folder(config.output, 'output'):
-            return train(config, arguments.resume, device, reason)
-    except (RuntimeError, MemoryError, SystemError) as error:
-        if not runtime.is_out_of_memory(error):
-            raise
-        raise UserError(f'out of memory on {device} with train.batch_size {config.train.batch_size} and render.size '
-                        f'{config.render.size}; what was saved is whole: lower train.batch_size (half as many pictures '
-                        'take half the memory), or draw smaller pictures with process.py -o render.size=...') from None
+@dataclass
+class Progress:
+    """How far a run is: plain values, JSON in the checkpoint.
 
-
-def add_arguments(parser):
-    parser.add_argument('--resume', action='store_true',
-                        help='insist on going on from output/last; without it a run goes on if there is one to go on from')
-
-
-def train(config, insist_on_resume, device, reason):
-    import paddle
-    stop = StopRequest()
-    rank, world = paddle.distributed.get_rank(), paddle.distributed.get_world_size()
-    task = tasks.TASKS[config.task]
-    data = load_data(config, task, rank, world)
-    run, notes = find_run(config, insist_on_resume, data.fingerprint)
-    matters = [item for item in data.fingerprint.items() if item[0] not in FREE_SETTINGS]
-    if not ranks.agree(zlib.crc32(repr((run['iteration'], matters)).encode())):
-        raise UserError(f'the {world} processes do not have the same settings, pictures in {config.data.root} and newest '
-                        f'checkpoint in {last_folder(config)}; on several machines, both folders must be shared by all, '
-                        'or copied to all from the first')
-    log = open_log(config, run, rank)
-    for line in (runtime.describe(device, reason), settings.describe(config), *notes, *data.notes):
-        log.info(line)
-
-    # Model, optimizer, precision.
-    model = build_model(config.model.name, len(task.class_names), config.seed)
-    if run['iteration'] == 0:
-        for line in load_pretrained(model, config.model.name, config.model.pretrained, settings_of(config.render)):
-            log.info(line)
-    else:
-        checkpoint.set_weights(model, run.pop('weights'), last_folder(config))
-    if run['iteration'] >= config.train.iters:
-        if not os.path.isdir(best_folder(config)):
-            raise UserError(f'{last_folder(config)}: this run is finished, and {best_folder(config)} is gone; train anew '
-                            'with: python train.py -o train.resume=never')
-        if rank == 0:
-            export_best(config, task, log)
-        log.info(f'this run is finished ({config.train.iters} iterations); predict with: python predict.py; to train '
-                 'anew: python train.py -o train.resume=never')
-        return 0
-    optimizer = make_optimizer(config.train, model)
-    amp = device != 'cpu' if config.train.amp == 'auto' else config.train.amp
-    if device != 'cpu':
-        runtime.tune_gpu(amp)
-    scaler = paddle.amp.GradScaler(enable=amp)
-    if run['iteration']:
-        checkpoint.check_optimizer(last_folder(config), model, run['optimizer'])
-        optimizer.set_state_dict(run.pop('optimizer'))
-        scaler_state = run.pop('scaler')
-        if scaler_state:  # empty after training without AMP, as on a CPU
-            scaler.load_state_dict(scaler_state)
-    network = paddle.DataParallel(model) if world > 1 else model
-    class_weights = weigh_classes(data.train_targets, config.train.class_weights, task)
-    log.info(f'mixed precision {"on" if amp else "off"}, {world} process(es)')
-
-    statistics = finite_statistics(model, None)
-    timer, first, saved = Timer(), run['iteration'], time.perf_counter()
-    while run['iteration'] < config.train.iters:
-        epoch, batches = rest_of_epoch(run['iteration'], data.epoch_iters, len(data.train_targets), config, rank, world)
-        network.train()
-        timer.ask()
-        for batch, pixels in zip(batches, images.read_batches(data.train_pictures, batches, epoch, data.workers)):
-            timer.got()
-
-            # Step.
-            run['iteration'] += 1
-            iteration, lr = run['iteration'], learning_rate(run['iteration'], config.train)
-            optimizer.set_lr(lr)
-            with paddle.amp.auto_cast(enable=amp):
-                logits = network(images.to_input(pixels))
-            loss = compute_loss(logits.astype('float32'), data.train_targets[batch], class_weights,
-                                config.train.label_smoothing, task)
-            scaler.scale(loss).backward()
-            loss = ranks.mean(loss.detach())
-            if amp or math.isfinite(float(loss + sum_of_squares(model))):  # with AMP the scaler looks, and skips the step
-                scaler.step(optimizer)
-                scaler.update()
-            else:
-                loss = math.nan
-            optimizer.clear_grad()
-            run['losses'].append(loss)
-            timer.done()
-
-            # Log.
-            end_of_epoch = iteration % data.epoch_iters == 0 or iteration == config.train.iters
-            if iteration == first + TIMED_ITERATIONS < config.train.iters and device == 'cpu':
-                tell_time(log, timer.batch_cost, iteration, config)
-            if iteration % config.train.log_interval == 0 or end_of_epoch:
-                check_losses(run, lr, config)
-                statistics = finite_statistics(model, statistics)
-            if iteration % config.train.log_interval == 0:
-                log_training(log, run, epoch, lr, timer, config)
-
-            # Evaluate, save. The best model first: a kill in between leads back here, not past it.
-            before = time.perf_counter()
-            if end_of_epoch:
-                evaluate_and_keep(model, data, run, epoch, lr, config, task, rank, log)
-            signum = ranks.largest(stop.signum)  # all processes stop at the same iteration, or some would wait for ever
-            due = before - saved > config.train.save_interval * 60
-            if rank == 0 and (end_of_epoch or due or signum):
-                statistics = finite_statistics(model, statistics)
-                save_last(model, optimizer, scaler, run, data.fingerprint, config, log)
-                saved = time.perf_counter()
-                timer.pause(saved - before)
-            if signum:
-                log.info(how_to_go_on(run, config))
-                ranks.largest(0)  # wait for rank 0's save: the launcher ends all processes as soon as one has ended
-                raise Stopped(signum)
-            network.train()
-            timer.ask()
-    if rank > 0:
-        return 0
-    export_best(config, task, log)
-    log.info(f'finished; {describe_best(run, config)}; curves: {config.output}/curves.png; next: python predict.py')
-    return 0
+    best: the best model's value, score, epoch and iteration; history: rows of history.csv
+    losses: of the iterations since the last line of the log; skipped: iterations taken back
+    bad: how often in a row; log_bytes: of train.log
+    """
+    iteration: int = 0
+    best: Optional[dict] = None
+    history: list = field(default_factory=list)
+    losses: list = field(default_factory=list)
+    skipped: int = 0
+    bad: int = 0
+    log_bytes: int = 0
 
 
 @dataclass(frozen=True)
-class TrainingData:
-    """Pictures and targets of both parts; of the validation pictures, those that this process evaluates.
+class Data:
+    """Pictures and targets of both parts; of the validation pictures, those of this process.
 
-    fingerprint: {setting: value} that a resumed run must match
+    fingerprint: {setting: value} that a run must have as it was to go on
     """
-    train_pictures: images.Pictures
-    train_targets: np.ndarray
+    pictures: images.Pictures
+    targets: np.ndarray
     val_pictures: images.Pictures
     val_targets: np.ndarray
     val_names: list
@@ -186,265 +69,526 @@ class TrainingData:
     notes: list
 
 
-def load_data(config, task, rank, world):
-    """Find the labelled pictures, check them and their labels, and part them into training and validation.
+@dataclass
+class Run:
+    """All that a training is made of.
 
+    losses: Tensors since the last line of the log; checked: the iteration after which all numbers
+    were last looked at; evaluated, saved, drawn: when, as time.perf_counter() tells it
+    """
+    config: settings.Config
+    arguments: object
+    data: Data
+    device: str
+    progress: Progress
+    log: object
+    average: Average
+    network: object
+    optimizer: object
+    scaler: object
+    last_good: LastGood
+    background: Background
+    class_weights: Optional[np.ndarray]
+    fresh: bool
+    losses: list = field(default_factory=list)
+    checked: int = 0
+    chrono: Chrono = field(default_factory=Chrono)
+    evaluated: float = field(default_factory=time.perf_counter)
+    saved: float = field(default_factory=time.perf_counter)
+    drawn: float = -math.inf
+
+    @property
+    def task(self):
+        return tasks.TASKS[self.config.task]
+
+    @property
+    def last_folder(self):
+        return os.path.join(self.config.output, 'last')
+
+    @property
+    def best_folder(self):
+        return os.path.join(self.config.output, 'best_model')
+
+
+def main():
+    arguments, config = settings.parse_arguments(__doc__, add_arguments)
+    devices.import_paddle()
+    errors.handle_signals()
+    device, words = devices.choose_device(config.device)
+    ranks.connect(device)
+    first = ranks.rank() == 0
+    lock = files.lock_folder(config.output, 'output') if first else contextlib.nullcontext()
+    try:
+        with lock:
+            for fold in range(config.train.folds):
+                train_fold(config, arguments, device, words, fold)
+            if first and config.train.folds > 1:
+                join_folds(config, arguments)
+            ranks.largest(0)  # wait for rank 0: the launcher ends all as soon as one has ended
+            return 0
+    except (RuntimeError, MemoryError, SystemError) as error:
+        if not devices.is_out_of_memory(error):
+            raise
+        raise UserError(f'out of memory on {device} with train.batch_size '
+                        f'{config.train.batch_size} and render.size {config.render.size}; what was '
+                        'saved is whole: lower train.batch_size (half as many pictures take half '
+                        'the memory), or draw smaller pictures with process.py -o render.size=320'
+                        ) from None
+
+
+def add_arguments(parser):
+    parser.add_argument('--resume', action='store_true',
+                        help='insist on going on from output/last; without it a run goes on if '
+                             'there is one to go on from')
+
+
+def config_of_fold(config, fold):
+    """The settings of one fold: each has a folder of its own where there are several."""
+    if config.train.folds == 1:
+        return config
+    output = os.path.join(config.output, 'folds', str(fold + 1))
+    os.makedirs(output, exist_ok=True)
+    return dataclasses.replace(config, output=output)
+
+
+def train_fold(config, arguments, device, words, fold):
+    """Train the network of one fold, or what is left of it."""
+    import paddle
+    # The guard lets each fold's parameters have the names they have in a process of its own.
+    with Background() as background, paddle.utils.unique_name.guard():
+        run = prepare(config_of_fold(config, fold), arguments, device, words, background, fold)
+        if run.progress.iteration < config.train.iters:
+            train(run)
+        else:
+            tell_finished(run)
+
+
+def train(run):
+    """What is left of the run: step, log, evaluate, save."""
+    stop, config = StopRequest(), run.config.train
+    run.network.train()
+    for epoch, batch, pixels in read_pictures(run):
+        with run.chrono.part('steps'):
+            step(run, batch, pixels)
+            iteration = run.progress.iteration
+            end_of_epoch = iteration % run.data.epoch_iters == 0 or iteration == config.iters
+            if iteration % config.log_interval == 0 or end_of_epoch:
+                keep_finite(run)
+        if iteration % config.log_interval == 0:
+            log_training(run, epoch)
+        if is_time_to_evaluate(run, end_of_epoch):
+            with run.chrono.part('evaluation'):
+                evaluate_and_keep(run, epoch)
+        signum = ranks.largest(stop.signum)  # all stop at the same iteration, or some would wait
+        if signum or is_time_to_save(run):
+            with run.chrono.part('saving'):
+                save(run)
+        run.background.check()
+        if signum:
+            stop_run(run, signum)
+    if ranks.rank() == 0:
+        finish(run)
+
+
+def load_data(config, arguments, fold):
+    """Find the labelled pictures, check them and their labels, and part them.
+
+    fold: int, counted from 0, the part of train.folds that validates
+    Returns: Data
     Raises: UserError before anything is trained
     """
-    names = images.list_pictures(config.data.root, 'train', settings_of(config.render), 'python process.py')
-    reference = os.path.join(config.data.root, records.REFERENCE)
+    task, root, world = tasks.TASKS[config.task], config.data.root, ranks.world()
+    names = images.list_pictures(root, 'train', settings_of(config.render),
+                                 settings.command('process.py', arguments))
+    reference = os.path.join(root, records.REFERENCE)
     targets = tasks.read_reference(reference, names, task)
     if not task.multi_label and len(np.unique(targets)) < 2:
-        raise UserError(f'{reference}: all {len(names)} tags are {targets[0]}, expected some 0 (normal) and some 1 '
-                        '(abnormal)')
-    paths = np.array([os.path.join(config.data.root, 'train', f'{name}.png') for name in names])
-    train, val = images.split(targets, config.data.validation_fraction, config.seed)
-    epoch_iters = len(train) // config.train.batch_size
+        raise UserError(f'{reference}: all {len(names)} tags are {targets[0]}, expected some 0 '
+                        '(normal) and some 1 (abnormal)')
+    paths = np.array([os.path.join(root, 'train', f'{name}.png') for name in names])
+    if config.train.folds > 1:
+        sizes = [len(part) for part in np.array_split(names, config.train.folds)]
+    else:
+        held_out = images.validation_size(len(names), config.data.validation_fraction)
+        sizes, fold = [len(names) - held_out, held_out], 1
+    part = images.split(targets, sizes, images.read_patients(root, names), config.seed)
+    training, validation = np.flatnonzero(part != fold), np.flatnonzero(part == fold)
+    epoch_iters = len(training) // config.train.batch_size
     if epoch_iters < 1 or config.train.batch_size % world:
-        raise UserError(f'train.batch_size is {config.train.batch_size}, with {len(train)} training records and {world} '
-                        'process(es); expected at most as many as records, and a multiple of the processes')
-    workers = runtime.usable_cores() if config.data.workers == 'auto' else config.data.workers
-    cached = images.fits_in_memory(config.data.cache, len(names) * world, config.render.size)
-    pixels_per_mv = config.render.size / len(records.LEADS) / config.render.mv_per_lead
-    stamps = [read_stamp(path)['record'] for path in paths]
-    data_id = zlib.crc32(repr((names, stamps)).encode() + targets.tobytes())
-    notes = [f'{len(train)} records train, {len(val)} validate; {epoch_iters} iterations an epoch',
-             f'{workers} reading thread(s), no shared memory needed; decoded pictures are '
-             + ('kept in memory' if cached else 'read anew in each epoch')]
-    return TrainingData(
-        images.Pictures(paths[train], config.render.size, cached, (config.augment, pixels_per_mv, config.seed)),
-        targets[train], images.Pictures(paths[val[ranks.part_of(len(val), rank, world)]], config.render.size, cached),
-        targets[val],
-        [names[i] for i in val], epoch_iters, workers,
-        {**settings.flatten(config), 'data': f'{len(names)} records, checksum {data_id:08x}'}, notes)
+        raise UserError(f'train.batch_size is {config.train.batch_size}, with {len(training)} '
+                        f'training records and {world} process(es); expected at most as many as '
+                        'records, and a multiple of the processes')
+    size, workers = config.render.size, machine.workers_of(config.data.workers)
+    cached = images.fits_in_memory(config.data.cache, len(names) * world, size)
+    augmentation = (config.augment, size / len(records.LEADS) / config.render.mv_per_lead,
+                    config.seed)
+    own = paths[validation[ranks.part_of(len(validation))]]
+    checksums = [read_stamp(path)['record'] for path in paths]
+    identity = zlib.crc32(repr((names, checksums)).encode() + targets.tobytes())
+    return Data(
+        pictures=images.Pictures(paths[training], size, cached, augmentation),
+        targets=targets[training], val_pictures=images.Pictures(own, size, cached),
+        val_targets=targets[validation], val_names=[names[index] for index in validation],
+        epoch_iters=epoch_iters, workers=workers,
+        fingerprint={**settings.that_matter(config), 'fold': fold,
+                     'data': f'{len(names)} records, checksum {identity:08x}'},
+        notes=[f'{len(training)} records train, {len(validation)} validate; {epoch_iters} '
+               f'iterations an epoch; {workers} reading thread(s); decoded pictures are '
+               + ('kept in memory' if cached else 'read anew in each epoch')])
 
 
-def find_run(config, insist, fingerprint):
-    """The state of an earlier run to go on from, or of a fresh one.
+def prepare(config, arguments, device, words, background, fold):
+    """Make all that a training needs, or take it up where an earlier one stopped.
 
-    Returns: (run, notes); run: dict as checkpoint.STATE names it, without fingerprint, or, of a fresh run, with fresh in
-        the place of weights, optimizer and scaler; notes: list of str
-    Raises: UserError where a setting that matters has changed, or --resume finds nothing
+    Returns: Run
     """
-    fresh = {'iteration': 0, 'best': None, 'history': [], 'losses': [], 'skipped': 0, 'bad': 0, 'log_bytes': 0,
-             'fresh': True}
+    import paddle
+    data = load_data(config, arguments, fold)
+    state, arrays, notes = find_checkpoint(config, arguments, data.fingerprint)
+    progress = Progress(**state['progress']) if state else Progress()
+    if not ranks.agree(zlib.crc32(repr((progress.iteration, data.fingerprint)).encode())):
+        raise UserError(f'the {ranks.world()} processes do not have the same settings, pictures in '
+                        f'{config.data.root} and newest checkpoint in {config.output}; on several '
+                        'machines, both folders must be shared by all, or copied to all')
+    task = tasks.TASKS[config.task]
+    model = build_model(config.model.name, len(task.class_names), config.seed)
+    optimizer = make_optimizer(config.train, model)
+    amp = device != 'cpu' if config.train.amp == 'auto' else config.train.amp
+    scaler = paddle.amp.GradScaler(enable=amp)
+    if device != 'cpu':
+        devices.tune_gpu(amp)
+    if not state:
+        notes += load_pretrained(model, config.model.name, config.model.pretrained,
+                                 settings_of(config.render))
+    average = Average(model, build_model(config.model.name, len(task.class_names), config.seed),
+                      config.train.ema)
+    if state:
+        set_state(average, optimizer, scaler, arrays, os.path.join(config.output, 'last'))
+    notes.append(f'mixed precision {"on" if amp else "off"}, {ranks.world()} process(es)')
+    log = open_run_log(config, progress.log_bytes)
+    for line in (words, settings.describe(config), *data.notes, *notes):
+        log.info(line)
+    return Run(
+        config=config, arguments=arguments, data=data, device=device, progress=progress, log=log,
+        average=average, network=paddle.DataParallel(model) if ranks.world() > 1 else model,
+        optimizer=optimizer, scaler=scaler, last_good=LastGood(average, optimizer),
+        background=background, fresh=state is None, checked=progress.iteration,
+        class_weights=weigh_classes(data.targets, config.train.class_weights, task))
+
+
+def find_checkpoint(config, arguments, fingerprint):
+    """The newest whole checkpoint, for a run that goes on.
+
+    Returns: (state, arrays, notes) as checkpoint.load_last(); state None for a fresh run
+    Raises: UserError where a setting that matters has changed, or there is none to go on from
+    """
+    last = os.path.join(config.output, 'last')
+    insist = arguments.resume or config.train.resume == 'extend'
     if config.train.resume == 'never' and not insist:
-        return fresh, []
-    last = last_folder(config)
-    run, notes = checkpoint.load_last(last)
-    if run is None:
-        if insist:
-            raise UserError(f'--resume: there is no checkpoint in {last} to go on from; run without --resume to start')
-        return fresh, notes
-    there = run.pop('fingerprint')
-    changed = [f'{key} {there.get(key)} there, {value} now' for key, value in fingerprint.items()
-               if key not in FREE_SETTINGS and there.get(key) != value]
+        return None, None, []
+    state, arrays, notes = checkpoint.load_last(last)
+    if state is None and insist:
+        raise UserError(f'{last}: there is no checkpoint to go on from; start without --resume and '
+                        '-o train.resume=extend')
+    if state is None:
+        return state, arrays, notes
+    there = state['fingerprint']
+    changed = [f'{key} {there.get(key, settings.default_of(key))} there, {value} now'
+               for key, value in fingerprint.items()
+               if there.get(key, settings.default_of(key)) != value
+               and not (key == 'train.iters' and config.train.resume == 'extend')]
     if changed:
-        raise UserError(f'{last} is of a run with other settings: {"; ".join(changed)}; set them back to go on, or start '
-                        'afresh with -o train.resume=never, or in another folder with -o output=FOLDER')
-    notes.append(f'going on after iteration {run["iteration"]} of {config.train.iters}, from {last}; to start afresh '
-                 'instead: -o train.resume=never')
-    return run, notes
+        raise UserError(f'{last} is of a run with other settings: {"; ".join(changed)}; set them '
+                        'back to go on, or start afresh with -o train.resume=never, or in another '
+                        'folder with -o output=FOLDER; only train.iters can be raised, with -o '
+                        'train.resume=extend')
+    iteration = state['iteration']
+    if iteration < config.train.iters:
+        rate = learning_rate(iteration + 1, config.train)
+        notes.append(f'going on after iteration {iteration} of {config.train.iters}, from {last}, '
+                     f'with learning rate {rate:.10f}; to start afresh instead: -o '
+                     'train.resume=never')
+    return state, arrays, notes
 
 
-def open_log(config, run, rank):
-    """Clear what killed runs left, and open output/train.log; a resumed run's log goes on without doubled lines."""
-    if rank > 0:
-        return Log(None, screen=False)
-    last, best = last_folder(config), best_folder(config)
-    checkpoint.recover_folder(best)
+def open_run_log(config, keep):
+    """Clear what killed runs left, and open output/train.log, which goes on after `keep` bytes."""
+    if ranks.rank() > 0:
+        return open_log(None)
+    files.recover_folder(os.path.join(config.output, 'best_model'))
     files.clear_partials(config.output)
-    files.clear_partials(last)
-    return Log(os.path.join(config.output, 'train.log'), keep=run['log_bytes'])
+    files.clear_partials(os.path.join(config.output, 'last'))
+    return open_log(os.path.join(config.output, 'train.log'), keep)
 
 
-def rest_of_epoch(iteration, epoch_iters, count, config, rank, world):
-    """What is left of the epoch that the next iteration is in.
+def read_pictures(run):
+    """(epoch, indices, pixels) of all iterations that are left, read ahead across the epochs."""
+    batches = images.read_batches(run.data.pictures, batches_left(run), run.data.workers)
+    while True:
+        with run.chrono.part('reading'):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
-    Returns: (epoch, batches); epoch: int from 0; batches: list of int arrays, this process's part of each batch
-    """
-    epoch, done = divmod(iteration, epoch_iters)
-    order = images.epoch_order(count, config.seed, epoch)
-    size, until = config.train.batch_size, min(epoch_iters, done + config.train.iters - iteration)
-    return epoch, [order[at * size:(at + 1) * size][rank::world] for at in range(done, until)]
+
+def batches_left(run):
+    """(epoch, indices) of each iteration that is left, this process's part of each batch."""
+    data, config = run.data, run.config
+    size, order_of = config.train.batch_size, None
+    for iteration in range(run.progress.iteration, config.train.iters):
+        epoch, at = divmod(iteration, data.epoch_iters)
+        if order_of != epoch:
+            order_of, order = epoch, images.epoch_order(len(data.targets), config.seed, epoch)
+        yield epoch, order[at * size:(at + 1) * size][ranks.rank()::ranks.world()]
 
 
-def sum_of_squares(model):
-    """Of all gradients, a Tensor; it is finite if all of them are, which a finite loss alone does not promise."""
+def step(run, batch, pixels):
+    """One iteration: forward, loss, backward, step. What is not finite is seen in keep_finite()."""
     import paddle
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    return paddle.add_n([(gradient * gradient).sum() for gradient in gradients])
+    run.progress.iteration += 1
+    run.optimizer.set_lr(learning_rate(run.progress.iteration, run.config.train))
+    with paddle.amp.auto_cast(enable=run.scaler.is_enable()):
+        logits = run.network(to_input(pixels))
+    loss = compute_loss(logits.astype('float32'), run.data.targets[batch], run.class_weights,
+                        run.config.train.label_smoothing, run.task)
+    run.scaler.scale(loss).backward()
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.optimizer.clear_grad()
+    run.average.follow(run.progress.iteration)
+    run.losses.append(loss.detach())
+    run.chrono.iterations += 1
 
 
-def finite_statistics(model, before):
-    """A copy of BatchNorm's running statistics; where they are not finite, the ones of before are put back.
-
-    A batch whose step is skipped has already spoilt them, and no later batch would mend a NaN.
-    before: what this function returned last, or None
+def keep_finite(run):
+    """Fetch the losses from the device, and look at all numbers: a network that holds NaN or
+    infinite ones gets its last good state back, and its iterations since then count as skipped.
     """
-    tensors = ranks.statistics_of(model)
-    copy = [np.array(tensor.numpy()) for tensor in tensors]
-    if before is None or all(np.isfinite(values).all() for values in copy):
-        return copy
-    for tensor, values in zip(tensors, before):
-        tensor.set_value(values)
-    return before
+    import paddle
+    progress, since = run.progress, run.progress.iteration - run.checked
+    if since == 0:
+        return
+    losses = ranks.mean(paddle.stack(run.losses)).numpy().ravel().tolist()
+    progress.losses += losses
+    run.losses = []
+    run.checked = progress.iteration
+    finite = ranks.largest(int(not run.last_good.is_finite())) == 0
+    progress.bad = 0 if finite and np.isfinite(losses).any() else progress.bad + 1
+    if finite:
+        run.last_good.keep()
+    elif run.last_good.put_back():
+        progress.skipped += since
+        run.log.info(f'the network was NaN or infinite: put back to {since} iterations before, '
+                     f'{progress.skipped} skipped so far')
+    if progress.bad == MOST_BAD or run.last_good.copies is None:
+        raise_not_finite(run, 'the loss or the weights')
 
 
-def check_losses(run, lr, config):
-    """Fetch the losses since the last line from the device; give up when too many in a row are not finite."""
-    run['losses'] = [float(loss) for loss in run['losses']]
-    bad = bad_in_a_row(run)
-    if bad >= MAX_BAD_LOSSES:
-        raise UserError(f'the loss or its gradients have not been finite for {bad} iterations in a row, up to iteration '
-                        f'{run["iteration"]}, learning rate {lr:g}; their steps were skipped and the best and last models '
-                        f'are from before: lower train.learning_rate ({config.train.learning_rate:g}), or try -o '
-                        'train.amp=false, then start afresh with -o train.resume=never')
+def raise_not_finite(run, what):
+    rate = run.config.train.learning_rate
+    raise UserError(f'{what} were not finite, up to iteration {run.progress.iteration}; the best '
+                    f'and last models are from before: lower train.learning_rate ({rate:g}), or '
+                    'try -o train.amp=false, then start afresh with -o train.resume=never')
 
 
-def bad_in_a_row(run):
-    """How many of the newest losses are not finite, those before the last line of the log included."""
-    for bad, loss in enumerate(reversed(run['losses'])):
-        if math.isfinite(loss):
-            return bad
-    return run['bad'] + len(run['losses'])
-
-
-def log_training(log, run, epoch, lr, timer, config):
+def log_training(run, epoch):
     """Write the original's [TRAIN] line and a row of history, and begin a new window."""
-    finite = [loss for loss in run['losses'] if math.isfinite(loss)]
-    skipped = len(run['losses']) - len(finite)
-    loss = float(np.mean(finite)) if finite else float('nan')
-    iteration, cost = run['iteration'], timer.batch_cost
-    log.info(f'[TRAIN] epoch: {epoch + 1}, iter: {iteration}/{config.train.iters}, loss: {loss:.4f}, lr: {lr:.10f}, '
-             f'batch_cost: {cost:.4f}, reader_cost: {timer.reader_cost:.5f}, '
-             f'ips: {config.train.batch_size / cost:.4f} samples/sec | '
-             f'ETA {clock((config.train.iters - iteration) * cost)}')
-    if skipped:
-        run['skipped'] += skipped
-        log.info(f'skipped {skipped} step(s) whose loss was not finite, {run["skipped"]} so far')
-    run['history'].append({'iteration': iteration, 'epoch': epoch + 1, 'learning_rate': lr, 'train_loss': loss})
-    run['bad'], run['losses'] = bad_in_a_row(run), []
-    timer.restart()
+    progress, chrono, config = run.progress, run.chrono, run.config.train
+    finite = [loss for loss in progress.losses if math.isfinite(loss)]
+    loss = float(np.mean(finite)) if finite else math.nan
+    iteration, cost = progress.iteration, chrono.batch_cost
+    rate, left = learning_rate(iteration, config), config.iters - iteration
+    run.log.info(f'[TRAIN] epoch: {epoch + 1}, iter: {iteration}/{config.iters}, loss: {loss:.4f}, '
+                 f'lr: {rate:.10f}, batch_cost: {cost:.4f}, reader_cost: {chrono.reader_cost:.5f}, '
+                 f'ips: {config.batch_size / cost:.4f} samples/sec | ETA {clock(left * cost)}')
+    if run.device == 'cpu' and len(progress.history) == 0 and left:
+        run.log.info(f'on this CPU the run will take about {clock(left * cost)} more, evaluations '
+                     'not counted; shorter with fewer or smaller iterations: -o train.iters=N, -o '
+                     'train.batch_size=N, -o model.name=resnet18, or smaller pictures: -o '
+                     'render.size=224 for process.py and train.py')
+    progress.history.append({'iteration': iteration, 'epoch': epoch + 1, 'learning_rate': rate,
+                             'train_loss': loss if finite else None})
+    progress.losses = []
+    chrono.restart()
 
 
-def evaluate_and_keep(model, data, run, epoch, lr, config, task, rank, log):
-    """Score the model on all validation records, keep it if it is the best so far, draw the curves."""
+def is_time_to_evaluate(run, end_of_epoch):
+    """After train.eval_interval iterations; auto: after an epoch, on a GPU not too often."""
+    iteration, config = run.progress.iteration, run.config.train
+    if iteration == config.iters:
+        return True
+    if config.eval_interval != 'auto':
+        return iteration % config.eval_interval == 0
+    soon = run.device != 'cpu' and time.perf_counter() - run.evaluated < EVALUATE_SECONDS
+    return end_of_epoch and ranks.largest(int(not soon)) == 1
+
+
+def evaluate_and_keep(run, epoch):
+    """Score the model on all validation records, keep it if it is the best so far."""
     import paddle
-    ranks.average_statistics(model)
-    runtime.release_freed_memory()
-    logits = predict_logits(plain_network(model), data.val_pictures, config.predict.batch_size, data.workers)
-    runtime.release_freed_memory()
+    config, data, progress, task = run.config, run.data, run.progress, run.task
+    keep_finite(run)
+    ranks.average_statistics(run.average.network)
+    devices.release_freed_memory()
+    logits = predict_logits(plain_network(run.average.network), data.val_pictures, config.predict.batch_size,
+                            data.workers)
+    devices.release_freed_memory()
     logits = ranks.gather(logits, len(data.val_targets))
     if not np.isfinite(logits).all():
-        raise_not_finite('an answer of the network', run, config)
-    if rank > 0:
-        return
-    probabilities = probabilities_of(logits, task)
-    thresholds = metrics.tune_thresholds(data.val_targets, probabilities) if task.multi_label else 0.5
-    scores = metrics.score(data.val_targets, probabilities, thresholds, task)
-    scores['loss'] = float(compute_loss(paddle.to_tensor(logits), data.val_targets, None, 0.0, task))
-    log.info(f'[EVAL] epoch: {epoch + 1} avg accuracy: {scores["accuracy"]:.4f}, f1: {scores["f1"]:.4f}, '
-             f'auc: {scores["auc"]:.4f}, loss: {scores["loss"]:.4f}')
-    row = {'iteration': run['iteration'], 'epoch': epoch + 1, 'learning_rate': lr, 'eval_loss': scores['loss'],
-           'accuracy': scores['accuracy'], 'f1': scores['f1'], 'auc': scores['auc']}
-    run['history'].append({key: value for key, value in row.items() if value == value})
+        raise_not_finite(run, 'answers of the network')
+    margins = tasks.margins_of(logits, task)
+    thresholds = metrics.tune_thresholds(data.val_targets, margins)
+    scores = metrics.score(data.val_targets, tasks.probabilities_of(margins), thresholds, task)
+    loss = compute_loss(paddle.to_tensor(logits), data.val_targets, None, 0.0, task)
+    scores['loss'] = float(loss)
+    run.log.info(f'[EVAL] epoch: {epoch + 1} avg accuracy: {scores["accuracy"]:.4f}, f1: '
+                 f'{scores["f1"]:.4f}, auc: {scores["auc"]:.4f}, loss: {scores["loss"]:.4f}')
+    progress.history.append(checkpoint.without_nan({
+        'iteration': progress.iteration, 'epoch': epoch + 1, 'eval_loss': scores['loss'],
+        'accuracy': scores['accuracy'], 'f1': scores['f1'], 'auc': scores['auc']}))
     metric = config.train.best_metric
     value = -scores[metric] if metric == 'loss' else scores[metric]
-    if run['best'] is None or value > run['best']['value'] or math.isnan(run['best']['value']):
-        run['best'] = {'value': value, 'epoch': epoch + 1, 'iteration': run['iteration'], 'score': scores[metric]}
-        keep_best(model, data, run, scores, thresholds, probabilities, config, task)
-        log.info(f'[EVAL] the best model so far is saved in {best_folder(config)}')
-    write_history(run['history'], config.output)
-    plots.draw_curves(run['history'], os.path.join(config.output, 'curves.png'))
+    if progress.best is None or not value <= progress.best['value']:
+        progress.best = {'value': value, 'score': scores[metric], 'epoch': epoch + 1,
+                         'iteration': progress.iteration}
+        if ranks.rank() == 0:
+            keep_best(run, scores, thresholds, margins)
+    run.evaluated = time.perf_counter()
+    if ranks.rank() == 0 and run.evaluated - run.drawn > DRAW_SECONDS:
+        draw(run)
 
 
-def keep_best(model, data, run, scores, thresholds, probabilities, config, task):
-    """Put the model and all that prediction needs into output/best_model, and draw its validation picture."""
+def keep_best(run, scores, thresholds, margins):
+    """Have the model, all that prediction needs and a picture of its scores written."""
     import paddle
-    weights = checkpoint.weights_of(model)
-    if checkpoint.first_not_finite(weights):
-        raise_not_finite(f'the tensor {checkpoint.first_not_finite(weights)}', run, config)
-    kept = {'epoch': run['best']['epoch'], 'iteration': run['iteration'], 'paddle': paddle.__version__,
-            'threshold': thresholds.tolist() if task.multi_label else thresholds,
-            'validation': scores, 'validation_records': data.val_names}
-    checkpoint.save_best(best_folder(config), weights, settings.to_yaml(config), checkpoint.without_nan(kept))
-    title = (f'Best model: epoch {run["best"]["epoch"]}, F1 {scores["f1"]:.3f}, AUC {scores["auc"]:.3f}, '
+    config, data, task, best = run.config, run.data, run.task, run.progress.best
+    kept = {'epoch': best['epoch'], 'iteration': best['iteration'], 'paddle': paddle.__version__,
+            'threshold': thresholds.tolist(), 'validation': scores}
+    table = tasks.validation_table(data.val_names, data.val_targets, margins, task)
+    run.background.submit(checkpoint.save_best, run.best_folder, [weights_of(run.average.network)],
+                          config, kept, table)
+    title = (f'Best model: epoch {best["epoch"]}, F1 {scores["f1"]:.3f}, AUC {scores["auc"]:.3f}, '
              f'accuracy {scores["accuracy"]:.3f}')
-    path = os.path.join(config.output, 'validation.png')
+    run.background.submit(draw_validation, config.output, data.val_targets, margins, thresholds,
+                          task, title)
+    run.log.info(f'[EVAL] the best model so far is saved in {run.best_folder}')
+
+
+def draw_validation(output, targets, margins, thresholds, task, title):
+    """Draw output/validation.png: the answers for records that were not trained on."""
+    path, probabilities = os.path.join(output, 'validation.png'), tasks.probabilities_of(margins)
+    decisions = tasks.decide(probabilities, thresholds, task)
     if task.multi_label:
-        plots.draw_validation_classes(data.val_targets, probabilities, scores['class_f1'], task.class_names, title, path)
+        plots.draw_validation_classes(targets, probabilities, decisions, task.class_names, title,
+                                      path)
     else:
-        decisions = tasks.decide(probabilities, thresholds, task)
-        plots.draw_validation(data.val_targets, probabilities, decisions, thresholds, title, path)
+        plots.draw_validation(targets, probabilities, decisions, float(thresholds), title, path)
 
 
-def export_best(config, task, log):
-    """Put a program for fast prediction into output/best_model, if there is none yet."""
-    folder = best_folder(config)
-    if not os.path.isdir(folder) or export.has_export(folder):
+def join_folds(config, arguments):
+    """Score all records out of fold, and put the networks of all folds into one best_model."""
+    import paddle
+    task, networks, tables = tasks.TASKS[config.task], [], []
+    for fold in range(config.train.folds):
+        folder = checkpoint.find_best(config_of_fold(config, fold).output)
+        networks += checkpoint.load_best(folder)[0]
+        tables.append(pd.read_csv(os.path.join(folder, checkpoint.VALIDATION),
+                                  dtype={'name': str}, keep_default_na=False))
+    for number, table in enumerate(tables, 1):
+        targets, margins = tasks.of_validation_table(table, task)
+        auc = metrics.score(targets, tasks.probabilities_of(margins), 0.5, task)['auc']
+        print(f'fold {number}: {len(table)} records, AUC {auc:.4f}')
+    together = pd.concat(tables, ignore_index=True).sort_values('name')
+    targets, margins = tasks.of_validation_table(together, task)
+    files.write_table(os.path.join(config.output, 'out_of_fold.csv'), together)
+    thresholds, probabilities = metrics.tune_thresholds(targets, margins), \
+        tasks.probabilities_of(margins)
+    print(f'out of fold, {len(together)} records:')
+    for line in metrics.describe(targets, probabilities, thresholds, config.seed, task):
+        print(line)
+    scores = metrics.score(targets, probabilities, thresholds, task)
+    kept = {'epoch': -1, 'iteration': config.train.iters, 'paddle': paddle.__version__,
+            'threshold': thresholds.tolist(), 'validation': scores}
+    folder = os.path.join(config.output, 'best_model')
+    checkpoint.save_best(folder, networks, config, kept, together)
+    draw_validation(config.output, targets, margins, thresholds, task,
+                    f'Out of fold, {config.train.folds} networks: F1 {scores["f1"]:.3f}, AUC '
+                    f'{scores["auc"]:.3f}, accuracy {scores["accuracy"]:.3f}')
+    print(f'{folder} holds the {len(networks)} networks; next: '
+          + settings.command('predict.py', arguments, without=('train.resume',)))
+
+
+def draw(run):
+    """Have history.csv and curves.png written."""
+    history = pd.DataFrame(run.progress.history, columns=COLUMNS)
+    run.background.submit(files.write_table, os.path.join(run.config.output, 'history.csv'),
+                          history)
+    run.background.submit(plots.draw_curves, history,
+                          os.path.join(run.config.output, 'curves.png'))
+    run.drawn = time.perf_counter()
+
+
+def is_time_to_save(run):
+    """After train.save_interval minutes, and at the end."""
+    minutes = (time.perf_counter() - run.saved) / 60
+    due = minutes > run.config.train.save_interval
+    return run.progress.iteration == run.config.train.iters or ranks.largest(int(due)) == 1
+
+
+def save(run):
+    """Have all that a run needs to go on written into output/last; after the best model, so that
+    a kill in between leads back here, not past it."""
+    keep_finite(run)
+    run.saved = time.perf_counter()
+    if ranks.rank() > 0:
         return
-    try:
-        model = build_model(config.model.name, len(task.class_names), config.seed)
-        checkpoint.set_weights(model, checkpoint.load_best(folder)[0], folder)
-        export.add_export(folder, model)
-        log.info(f'{folder} now holds an export for fast prediction on CPUs')
-    except Exception as error:  # the model is saved, and an export is only speed: no reason to fail
-        log.info(f'no export for fast prediction, predict.py will take the plain network: {error}')
+    log_file = os.path.join(run.config.output, 'train.log')
+    run.progress.log_bytes = os.path.getsize(log_file)
+    state = {'iteration': run.progress.iteration, 'progress': dataclasses.asdict(run.progress),
+             'fingerprint': run.data.fingerprint}
+    arrays = state_arrays(run.average, run.optimizer, run.scaler)
+    run.background.submit(checkpoint.save_last, run.last_folder, state, arrays, run.fresh)
+    run.fresh = False
 
 
-def save_last(model, optimizer, scaler, run, fingerprint, config, log):
-    """Write all that a resumed run needs into output/last."""
-    weights = checkpoint.weights_of(model)
-    if checkpoint.first_not_finite(weights):
-        raise_not_finite(f'the tensor {checkpoint.first_not_finite(weights)}', run, config)
-    alone = run.pop('fresh', False)
-    run['losses'] = [float(loss) for loss in run['losses']]
-    state = {**run, 'weights': weights, 'optimizer': numpy_state(optimizer.state_dict()),
-             'scaler': numpy_state(scaler.state_dict()), 'fingerprint': fingerprint, 'log_bytes': log.size()}
-    checkpoint.save_last(last_folder(config), state, run['iteration'], alone)
+def stop_run(run, signum):
+    """Wait until all is written, say how to go on, and end."""
+    if ranks.rank() == 0:
+        draw(run)
+    run.background.wait()
+    go_on = settings.command('train.py', run.arguments, without=('train.resume',))
+    run.log.info(f'stopped after iteration {run.progress.iteration}, all of it is in '
+                 f'{run.last_folder}; go on with: {go_on}')
+    if run.progress.best:
+        run.log.info(describe_best(run))
+    ranks.largest(0)  # wait for rank 0: the launcher ends all processes as soon as one has ended
+    raise Stopped(signum)
 
 
-def raise_not_finite(what, run, config):
-    raise UserError(f'{what} is NaN or infinite after iteration {run["iteration"]}; this model is not saved, the best and '
-                    f'last ones are from before: lower train.learning_rate ({config.train.learning_rate:g}), then start '
-                    'afresh with -o train.resume=never')
+def finish(run):
+    """Wait until all is written, and say what is next."""
+    draw(run)
+    run.background.wait()
+    run.log.info(f'finished after {run.chrono.shares()}; curves: {run.config.output}/curves.png')
+    run.log.info(describe_best(run))
 
 
-def write_history(history, output):
-    """Write the scores and losses so far to output/history.csv."""
-    columns = ('iteration', 'epoch', 'learning_rate', 'train_loss', 'eval_loss', 'accuracy', 'f1', 'auc')
-    files.write_csv(os.path.join(output, 'history.csv'),
-                    [columns] + [[row.get(column, '') for column in columns] for row in history])
+def describe_best(run):
+    best = run.progress.best
+    predict = settings.command('predict.py', run.arguments, without=('train.resume',))
+    return (f'best {run.config.train.best_metric} {best["score"]:.4f} at epoch {best["epoch"]}, in '
+            f'{run.best_folder}; next: {predict}')
 
 
-def tell_time(log, batch_cost, iteration, config):
-    """On a CPU, say after the first iterations how long the run will take and what makes it short."""
-    left = (config.train.iters - iteration) * batch_cost
-    log.info(f'on this CPU the run will take about {clock(left)} more, evaluations not counted; shorter with fewer or '
-             f'smaller iterations: -o train.iters=N (now {config.train.iters}), -o train.batch_size=N (now '
-             f'{config.train.batch_size}), -o model.name=resnet18, or smaller pictures: -o render.size=224 for '
-             'process.py and train.py')
-
-
-def how_to_go_on(run, config):
-    """What to say when a signal stopped the run."""
-    but = ' without -o train.resume=never' if config.train.resume == 'never' else ''
-    line = f'stopped after iteration {run["iteration"]}, all of it is in {last_folder(config)}: the same command{but} goes on'
-    return line + (f'; {describe_best(run, config)}, predict with it: python predict.py' if run['best'] else '')
-
-
-def describe_best(run, config):
-    best = run['best']
-    return f'best {config.train.best_metric} {best["score"]:.4f} at epoch {best["epoch"]}, in {best_folder(config)}'
-
-
-def best_folder(config):
-    return os.path.join(config.output, 'best_model')
-
-
-def last_folder(config):
-    return os.path.join(config.output, 'last')
+def tell_finished(run):
+    """The run that is asked for is finished already."""
+    checkpoint.find_best(run.config.output)  # refuses where it is gone
+    longer = settings.command('train.py', run.arguments, 'train.resume=extend',
+                              f'train.iters={2 * run.config.train.iters}')
+    run.log.info(f'this run is finished ({run.progress.iteration} iterations); longer: {longer}; '
+                 'anew: -o train.resume=never')
+    run.log.info(describe_best(run))
 
 
 if __name__ == '__main__':

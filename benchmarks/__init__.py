@@ -1,1 +1,1 @@
-"""How fast the pipeline is, each figure beside its reference: python -m benchmarks (see __main__.py)."""
+"""How fast the pipeline is, each figure beside its reference: python -m benchmarks."""

@@ -1,4 +1,4 @@
-"""Times of several ways to do one thing, taken in turn, so that whatever else the machine does meets them all."""
+"""Times of several ways to do one thing, in turn, so that what else the machine does meets all."""
 import statistics
 import time
 
@@ -6,11 +6,11 @@ import time
 def alternate(ways, runs, clock=time.process_time):
     """Call each function once to warm up, then all of them in turn, `runs` times.
 
-    ways: {name: function without arguments}; clock: function, process_time for work of one thread, else perf_counter
+    ways: {name: function without arguments}; clock: process_time for one thread, else perf_counter
     Returns: {name: median seconds}
     """
     times = {name: [] for name in ways}
-    for run in range(runs + 1):
+    for _ in range(runs + 1):
         for name, way in ways.items():
             start = clock()
             way()
@@ -23,4 +23,5 @@ def row(what, ours, reference, beside):
 
     ours, reference: seconds; beside: str, what the reference is
     """
-    return f'{what:<44} {ours * 1e3:10.2f} ms   {reference * 1e3:10.2f} ms   {reference / ours:7.2f} x   {beside}'
+    return (f'{what:<44} {ours * 1e3:10.2f} ms   {reference * 1e3:10.2f} ms   '
+            f'{reference / ours:7.2f} x   {beside}')

@@ -4,38 +4,38 @@ import time
 
 import numpy as np
 
-import train
 from benchmarks.measure import alternate
-from models import build_model
-from utils import checkpoint, config, images, runtime
-from utils.optimizers import make_optimizer
-from utils.progress import Log
+from models import build_model, device, to_input
+from models.optimizer import make_optimizer
+from models.weights import set_state, set_weights, state_arrays, weights_of
+from utils import checkpoint, config
 
 
 def compare(folder, arguments):
     """Yields: rows"""
-    paddle = runtime.import_paddle()
-    settings = config.Config(output=folder)
+    paddle = device.import_paddle()
+    settings = config.Config()
     model = build_model(arguments.model, 2, 0)
-    optimizer, scaler = make_optimizer(settings.train, model), paddle.amp.GradScaler(enable=False)
-    model(images.to_input(np.zeros((2, 64, 64), np.uint8))).mean().backward()
+    optimizer = make_optimizer(settings.train, model)
+    scaler = paddle.amp.GradScaler(enable=False)
+    model(to_input(np.zeros((2, 64, 64), np.uint8))).mean().backward()
     optimizer.step()
-    run = {**train.find_run(settings, False, {})[0], 'iteration': 1}
-    best, last = train.best_folder(settings), train.last_folder(settings)
+    last, best = os.path.join(folder, 'last'), os.path.join(folder, 'best_model')
+    metrics = {'epoch': 1, 'iteration': 1, 'validation': {'f1': 0.0}}
 
-    def save_last():
-        train.save_last(model, optimizer, scaler, run, {}, settings, Log(None))
+    def copy():
+        return state_arrays(model, optimizer, scaler)
 
-    def go_on():
-        state, _ = checkpoint.load_last(last)
-        checkpoint.set_weights(model, state['weights'], last)
-        checkpoint.check_optimizer(last, model, state['optimizer'])
-        optimizer.set_state_dict(state['optimizer'])
-
-    ways = {'saving output/last': save_last, 'going on from output/last': go_on,
-            'saving output/best_model': lambda: checkpoint.save_best(best, checkpoint.weights_of(model), '', {})}
+    ways = {
+        'copying the state, which the loop waits for': copy,
+        'saving output/last': lambda: checkpoint.save_last(last, {'iteration': 1}, copy()),
+        'going on from output/last': lambda: set_state(model, optimizer, scaler,
+                                                       checkpoint.load_last(last)[1], last),
+        'saving output/best_model': lambda: checkpoint.save_best(best, weights_of(model), settings,
+                                                                 metrics),
+        'loading output/best_model': lambda: set_weights(model, checkpoint.load_best(best)[0],
+                                                         best)}
     for name, seconds in alternate(ways, arguments.runs, time.perf_counter).items():
-        place = best if 'best' in name else checkpoint.list_last(last)[0]
-        paths = [os.path.join(place, each) for each in os.listdir(place)] if os.path.isdir(place) else [place]
-        size = sum(os.path.getsize(path) for path in paths) / 2**20
-        yield f'{name:<44} {seconds:10.2f} s    {size:7.1f} MiB   {arguments.model}, AdamW'
+        place = best if 'best' in name else last
+        size = sum(os.path.getsize(os.path.join(place, each)) for each in os.listdir(place))
+        yield f'{name:<44} {seconds:10.2f} s    {size / 2**20:7.1f} MiB   {arguments.model}, AdamW'

@@ -1,13 +1,29 @@
 """The network: a ResNet of paddle.vision.models with a head for the task's classes."""
 
+IMAGENET_MEAN = 0.449  # of the three channels' (0.485, 0.456, 0.406), since ours are equal
+IMAGENET_STD = 0.226
+
 
 def build_model(name, num_classes, seed):
     """Build the network with random weights.
 
-    name: 'resnet18', 'resnet34', 'resnet50' or 'resnet101'; num_classes: int, outputs of the head; seed: int
+    name: 'resnet18', 'resnet34', 'resnet50' or 'resnet101'; num_classes: int, outputs of the head
     Returns: paddle.nn.Layer, float32 (n, 3, size, size) -> logits float32 (n, num_classes)
     """
     import paddle
     from paddle.vision import models
     paddle.seed(seed)
     return getattr(models, name)(num_classes=num_classes)
+
+
+def to_input(pixels):
+    """uint8 array (n, size, size) -> what the network takes, on the device; see normalise()."""
+    import paddle
+    return normalise(paddle.to_tensor(pixels))
+
+
+def normalise(pixels):
+    """uint8 Tensor (n, size, size) -> float32 Tensor (n, 3, size, size), as ImageNet's were."""
+    pixels = pixels.astype('float32').unsqueeze(1)
+    pixels = pixels / 255.0 - IMAGENET_MEAN
+    return (pixels / IMAGENET_STD).expand([-1, 3, -1, -1])

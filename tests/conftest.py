@@ -1,5 +1,5 @@
-"""What the tests share: the project on the path, small ECGs, and a way to run the real scripts."""
-import zlib  # noqa: F401  before Paddle, see utils/runtime.py
+"""What the tests share: the project on the path, small ECGs, a way to run the real scripts."""
+import zlib  # noqa: F401  before Paddle, see models/device.py
 
 import os
 import subprocess
@@ -11,17 +11,19 @@ import pytest
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, PROJECT)
 
-SMALL = ('render.size=64', 'model.name=resnet18', 'model.pretrained=none', 'train.batch_size=8', 'device=cpu')
+SMALL = ('render.size=64', 'model.name=resnet18', 'model.pretrained=none', 'train.batch_size=8',
+         'device=cpu')
 
 
 def run_script(script, *arguments, timeout=300, env=None, cwd=PROJECT):
-    """Run a script of the project as a user would, but on one thread: small batches gain nothing from more, and on a
-    machine with other work threads that wait for one another lose much.
+    """Run a script of the project as a user would, but on one thread: small batches gain nothing
+    from more, and on a machine with other work threads that wait for one another lose much.
 
     Returns: subprocess.CompletedProcess with text output
     """
-    return subprocess.run([sys.executable, os.path.join(PROJECT, script), *map(str, arguments)], cwd=cwd, text=True,
-                          capture_output=True, timeout=timeout, env={'OMP_NUM_THREADS': '1', **os.environ, **(env or {})})
+    return subprocess.run([sys.executable, os.path.join(PROJECT, script), *map(str, arguments)],
+                          cwd=cwd, text=True, capture_output=True, timeout=timeout,
+                          env={'OMP_NUM_THREADS': '1', **os.environ, **(env or {})})
 
 
 def overrides(*pairs):
@@ -30,7 +32,11 @@ def overrides(*pairs):
 
 
 def refused(result, *words):
-    """Check that a script ended as it should for a user's mistake: exit code 2, no traceback, the words on one line."""
+    """Check that a script ended as it should for a user's mistake: exit code 2, no traceback, the
+    words on one line.
+
+    Returns: the lines of errors
+    """
     assert result.returncode == 2, result.stdout + result.stderr
     assert 'Traceback' not in result.stderr
     lines = [line for line in result.stderr.splitlines() if line.startswith('error: ')]
@@ -47,11 +53,15 @@ def make_signal(seed, rate=75.0):
     seconds = np.arange(5000) / 500
     beats = np.arange(rng.uniform(0.1, 0.5), 10, 60 / rate)
     wave = np.exp(-0.5 * ((seconds[:, None] - beats) / 0.015) ** 2).sum(axis=1)
-    return (rng.uniform(0.3, 1.5, (12, 1)) * wave + rng.normal(0, 0.01, (12, 5000))).astype(np.float32)
+    signal = rng.uniform(0.3, 1.5, (12, 1)) * wave + rng.normal(0, 0.01, (12, 5000))
+    return signal.astype(np.float32)
 
 
 def write_competition(folder, train=40, val=6):
-    """Write records in the competition's layout; the abnormal ones, every second, have a fast heart."""
+    """Write records in the competition's layout; the abnormal ones, every second, have a fast heart.
+
+    Returns: str, the folder
+    """
     from scipy.io import savemat
     for part, prefix, count in (('train', 'TRAIN', train), ('val', 'TEST', val)):
         os.makedirs(os.path.join(folder, part))
@@ -73,7 +83,8 @@ def competition(tmp_path_factory):
 def drawn(competition, tmp_path_factory):
     """data.root with the pictures of `competition` at 64 pixels; tests must not change it."""
     root = str(tmp_path_factory.mktemp('drawn'))
-    result = run_script('process.py', *overrides(f'data.source={competition}', f'data.root={root}', *SMALL))
+    result = run_script('process.py', *overrides(f'data.source={competition}',
+                                                 f'data.root={root}', *SMALL))
     assert result.returncode == 0, result.stderr
     return root
 
@@ -82,7 +93,7 @@ def drawn(competition, tmp_path_factory):
 def trained(drawn, tmp_path_factory):
     """The output folder of a short training on `drawn`; tests must not change it."""
     output = str(tmp_path_factory.mktemp('trained'))
-    result = run_script('train.py', *overrides(f'data.root={drawn}', f'output={output}', 'train.iters=10',
-                                               'train.log_interval=2', *SMALL))
+    result = run_script('train.py', *overrides(f'data.root={drawn}', f'output={output}', *SMALL,
+                                               'train.iters=10', 'train.log_interval=2'))
     assert result.returncode == 0, result.stderr
     return output

@@ -1,9 +1,10 @@
-"""Break the real scripts in every way that a notebook can: python -m tests.faults prints fault, tried, survived, lost.
+"""Break the real scripts in every way that a notebook can: python -m tests.faults [NAME[=TIMES] ...]
 
-Each fault is a function (place, times, seed) that returns one answer per try: None when nothing was lost, else what was.
-tests/test_faults.py runs a few tries of each; this module run by itself runs them all.
+Prints a table of faults: tried, survived, lost. A fault is a function (place, rng, number) that
+does it once, the `number`-th time, and returns None when nothing was lost, else what was.
+tests/test_faults.py tries a few of them; this module run by itself tries them all.
 """
-import zlib  # noqa: F401  before anything that could load Paddle
+import zlib  # noqa: F401  before Paddle, see models/device.py
 
 import glob
 import hashlib
@@ -19,32 +20,35 @@ import threading
 import time
 import zipfile
 
-import numpy as np
-
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, PROJECT)
 
+from predict import write_answer  # noqa: E402
 from tests.conftest import write_competition  # noqa: E402
 from utils import checkpoint, files, records, render  # noqa: E402
 from utils.errors import UserError  # noqa: E402
 
 ITERATIONS = 9  # three epochs of three
-SMALL = ('render.size=32', 'model.name=resnet18', 'model.pretrained=none', 'train.batch_size=12', 'device=cpu',
-         f'train.iters={ITERATIONS}', 'train.log_interval=1', 'train.warmup_iters=2', 'data.workers=2')
+SMALL = ('render.size=32', 'model.name=resnet18', 'model.pretrained=none', 'train.batch_size=12',
+         f'train.iters={ITERATIONS}', 'train.log_interval=1', 'train.warmup_iters=2',
+         'data.workers=2', 'device=cpu')
+SAVE_ALWAYS = 'train.save_interval=0.0001'  # minutes, less than an iteration takes
 # Another number of threads rounds otherwise; one is quickest for such small batches.
 ENVIRONMENT = {'OMP_NUM_THREADS': '1', **os.environ}
 PATIENCE = 240  # seconds until a script that should have ended counts as hanging
+KILLS_OF_A_RUN = 5
 
 
 class Place:
-    """Small data, the pictures, and an undisturbed run of each script to compare with, all below `folder`."""
+    """Small data and an undisturbed run of each script to compare with, all below `folder`."""
 
     def __init__(self, folder):
         self.folder = str(folder)
         self.source = write_competition(self.path('source'))
-        self.root, self.output, self.answer = self.path('root'), self.path('output'), self.path('answer', 'answer.csv')
-        for script, options in (('process.py', ()), ('train.py', ()), ('predict.py', ())):
-            done = self.run(script, self.root, self.output, self.answer, *options)
+        self.root, self.output = self.path('root'), self.path('output')
+        self.answer = self.path('answer', 'answer.csv')
+        for script in ('process.py', 'train.py', 'predict.py'):
+            done = self.run(script)
             assert done.returncode == 0, done.stderr
         self.pictures = picture_bytes(self.root)
         self.trained = what_was_learnt(self.output)
@@ -63,34 +67,47 @@ class Place:
             shutil.copytree(like, path)
         return path
 
-    def command(self, script, root, output, answer, *options):
-        settings = (f'data.source={self.source}', f'data.root={root}', f'output={output}', f'predict.answer={answer}',
-                    *SMALL, *options)
-        return [sys.executable, os.path.join(PROJECT, script)] + [part for each in settings for part in ('-o', each)]
+    def command(self, script, *options, root=None, output=None, answer=None):
+        """A script's command line: `options` are settings, the others folders instead of ours."""
+        pairs = (f'data.source={self.source}', f'data.root={root or self.root}',
+                 f'output={output or self.output}', f'predict.answer={answer or self.answer}',
+                 *SMALL, *options)
+        return [sys.executable, os.path.join(PROJECT, script),
+                *(part for pair in pairs for part in ('-o', pair))]
 
-    def run(self, script, root, output, answer, *options, before=(), env=None):
+    def run(self, script, *options, before=(), env=None, **folders):
         """Run a script to its end; one that hangs is killed, and says so."""
-        command = [*before, *self.command(script, root, output, answer, *options)]
+        command = [*before, *self.command(script, *options, **folders)]
         try:
-            return subprocess.run(command, cwd=PROJECT, text=True, capture_output=True, timeout=PATIENCE,
-                                  env={**ENVIRONMENT, **(env or {})})
+            return subprocess.run(command, cwd=PROJECT, text=True, capture_output=True,
+                                  timeout=PATIENCE, env={**ENVIRONMENT, **(env or {})})
         except subprocess.TimeoutExpired:
             return subprocess.CompletedProcess(command, -signal.SIGKILL, '', 'it hangs')
 
-    def start(self, script, root, output, answer, *options, env=None):
-        """Start a script in a session of its own, its output collected while it runs."""
-        return Started(self.command(script, root, output, answer, *options), env)
+    def start(self, script, *options, **folders):
+        return Started(self.command(script, *options, **folders))
+
+    def stopped(self, name, iteration, *options):
+        """The output of a run that SIGTERM has stopped in the iteration after `iteration`."""
+        output = self.fresh(name)
+        run = self.start('train.py', *options, output=output)
+        run.wait_until(lambda: run.said(f'iter: {iteration}/'))
+        os.kill(run.pid, signal.SIGTERM)
+        run.end()
+        return output
 
 
 class Started:
-    """A running script: the lines it has printed so far, and a way to wait for one."""
+    """A script that runs in a session of its own, and the lines it has printed so far."""
 
     def __init__(self, command, env=None):
-        self.process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        start_new_session=True, text=True, env={**ENVIRONMENT, **(env or {})})
+        self.process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE,
+                                        stderr=subprocess.PIPE, start_new_session=True, text=True,
+                                        env={**ENVIRONMENT, **(env or {})})
         self.pid, self.lines, self.errors = self.process.pid, [], []
-        self.readers = [threading.Thread(target=self._collect, args=pair, daemon=True) for pair in
-                        ((self.process.stdout, self.lines), (self.process.stderr, self.errors))]
+        pairs = (self.process.stdout, self.lines), (self.process.stderr, self.errors)
+        self.readers = [threading.Thread(target=self._collect, args=pair, daemon=True)
+                        for pair in pairs]
         for reader in self.readers:
             reader.start()
 
@@ -136,39 +153,18 @@ class Started:
         return members_of(self.pid)
 
 
-def members_of(session):
-    """The living processes of a session."""
+def members_of(session, drawing=False):
+    """The living processes of a session; `drawing`: those alone that process.py has draw."""
     found = []
     for path in glob.glob('/proc/[0-9]*/stat'):
         try:
-            with open(path, encoding='utf-8', errors='replace') as file:
-                fields = file.read().rpartition(')')[2].split()
+            fields = read(path).decode(errors='replace').rpartition(')')[2].split()
+            if int(fields[3]) == session and fields[0] not in 'ZX' and (
+                    not drawing or b'spawn_main' in read(f'{path[:-4]}cmdline')):
+                found.append(int(path.split('/')[2]))
         except OSError:
             continue
-        if int(fields[3]) == session and fields[0] not in 'ZX':
-            found.append(int(path.split('/')[2]))
     return found
-
-
-def workers_of(session):
-    """The processes of a session that draw."""
-    found = []
-    for pid in members_of(session):
-        try:
-            with open(f'/proc/{pid}/cmdline', 'rb') as file:
-                if b'spawn_main' in file.read():
-                    found.append(pid)
-        except OSError:
-            pass
-    return found
-
-
-def picture_bytes(root):
-    return {path[len(root):]: read(path) for path in glob.glob(f'{root}/*/*.png')}
-
-
-def answer_bytes(answer):
-    return {extension: read(os.path.splitext(answer)[0] + extension) for extension in ('.csv', '.zip')}
 
 
 def read(path):
@@ -176,28 +172,27 @@ def read(path):
         return file.read()
 
 
-def digest(value):
-    """A checksum of nested dicts and lists of arrays and numbers, to the last bit."""
-    if isinstance(value, dict):
-        return digest([(key, digest(value[key])) for key in sorted(value)])
-    if isinstance(value, (list, tuple)):
-        return hashlib.sha256(repr([digest(each) for each in value]).encode()).hexdigest()
-    if isinstance(value, np.ndarray):
-        return hashlib.sha256(value.tobytes()).hexdigest()
-    return repr(value)
+def picture_bytes(root):
+    return {path[len(root):]: read(path) for path in glob.glob(f'{root}/*/*.png')}
+
+
+def answer_bytes(answer):
+    return {end: read(os.path.splitext(answer)[0] + end) for end in ('.csv', '.zip')}
 
 
 def what_was_learnt(output):
     """All of a finished run that must not depend on what happened on the way."""
-    last, notes = checkpoint.load_last(os.path.join(output, 'last'))
+    state, arrays, notes = checkpoint.load_last(os.path.join(output, 'last'))
     assert not notes, notes
     log = read(os.path.join(output, 'train.log')).decode()
-    rows = [re.sub(r'batch_cost.*|is saved in .*', '', line.partition('\t')[2])
+    rows = [re.sub('batch_cost.*|is saved in .*', '', line.partition('\t')[2])
             for line in log.splitlines() if '[TRAIN]' in line or '[EVAL]' in line]
-    return {'best': read(os.path.join(output, 'best_model', 'model.pdparams')),
-            'metrics': read(os.path.join(output, 'best_model', 'metrics.json')),
-            'history': read(os.path.join(output, 'history.csv')), 'log': rows,
-            **{key: digest(last[key]) for key in ('iteration', 'best', 'history', 'losses', 'weights', 'optimizer')}}
+    progress = {**state['progress'], 'log_bytes': None}  # its lines hold times
+    return {**{name: read(os.path.join(output, name)) for name in (
+                'history.csv', 'best_model/model.pdparams', 'best_model/metrics.json')},
+            'log': rows, 'iteration': state['iteration'], 'progress': progress,
+            **{key: (value.dtype, hashlib.sha256(value.tobytes()).hexdigest())
+               for key, value in arrays.items()}}
 
 
 def compare(found, expected):
@@ -211,12 +206,23 @@ def compare(found, expected):
 def whole(output):
     """None where what a dead run left can be used, else what is broken."""
     try:
-        checkpoint.load_last(os.path.join(output, 'last'))
+        _, _, notes = checkpoint.load_last(os.path.join(output, 'last'))
         if os.path.isdir(os.path.join(output, 'best_model')):
             checkpoint.load_best(os.path.join(output, 'best_model'))
     except UserError as error:
         return str(error)
-    return None
+    return '; '.join(notes) or None
+
+
+def left_in(*folders):
+    """What is left of files that were being written."""
+    found = [path for folder in folders for path in glob.glob(f'{folder}/**', recursive=True)
+             if path.endswith((files.PARTIAL, '.complete'))]
+    return f'left behind: {found}' if found else None
+
+
+def exit_code(done):
+    return f'exit code {done.returncode}: {done.stderr[-600:]}'
 
 
 def error_lines(done):
@@ -224,200 +230,184 @@ def error_lines(done):
     return [line for line in done.stderr.splitlines() if line.startswith(('error: ', 'Traceback'))]
 
 
-def leftovers(*folders):
-    return [path for folder in folders for path in glob.glob(f'{folder}/**/*', recursive=True) +
-            glob.glob(f'{folder}/.lock') if path.endswith(('.partial', '.complete', '.lock'))]
-
-
 def finish(place, output, *options):
-    """Let a run that was disturbed go on to its end. Returns: None, or how it differs from an undisturbed one"""
-    done = place.run('train.py', place.root, output, place.answer, *options)
+    """None where a run that was disturbed goes on to the end of an undisturbed one."""
+    done = place.run('train.py', *options, output=output)
     if done.returncode:
-        return f'going on failed: {done.stderr[-300:]}'
-    return compare(what_was_learnt(output), place.trained) or \
-        (f'left behind: {leftovers(output)}' if leftovers(output) else None)
+        return f'going on failed: {exit_code(done)}'
+    return compare(what_was_learnt(output), place.trained) or left_in(output)
+
+
+def draw_again(place, root):
+    """None where process.py completes the pictures that it was disturbed with."""
+    done = place.run('process.py', root=root)
+    return exit_code(done) if done.returncode else \
+        compare(picture_bytes(root), place.pictures) or left_in(root)
+
+
+def predict_again(place, answer):
+    done = place.run('predict.py', answer=answer)
+    return exit_code(done) if done.returncode else compare(answer_bytes(answer), place.answered)
 
 
 # The faults.
 
-def kill_train(place, times, seed, row=5):
-    """kill -9 of train.py at random moments, every second one while it saves; up to `row` on one run."""
-    rng, answers = random.Random(seed), []
-    while len(answers) < times:
-        output, broken = place.fresh('killed'), []
-        for number in range(min(row, times - len(answers))):
-            # A tiny save_interval saves after every iteration, so that there is much to hit.
-            run = place.start('train.py', place.root, output, place.answer, 'train.save_interval=0.0001')
-            run.wait_until(lambda: run.said('mixed precision'))
-            if number % 2:
-                saves = rng.randint(0, 2)
-                for _ in range(saves):
-                    run.wait_until(lambda: glob.glob(f'{output}/**/*.partial', recursive=True))
-                    run.wait_until(lambda: not glob.glob(f'{output}/**/*.partial', recursive=True))
-                run.wait_until(lambda: glob.glob(f'{output}/**/*.partial', recursive=True))
-                time.sleep(rng.uniform(0, 0.2))
-            else:
-                time.sleep(rng.uniform(0, 3))
-            run.kill()
-            broken.append(whole(output))
-        end = finish(place, output)
-        answers += [each or end for each in broken]
-    return answers
+def kill_train(place, rng, number):
+    """kill -9 of train.py, every second one while it saves; several on one run, which then ends."""
+    output = place.path('killed') if number % KILLS_OF_A_RUN else place.fresh('killed')
+    run = place.start('train.py', SAVE_ALWAYS, output=output)
+    run.wait_until(lambda: run.said('mixed precision'))
+    if number % 2:
+        def saving():
+            return left_in(output)
+
+        for _ in range(rng.randint(0, 2)):
+            run.wait_until(saving)
+            run.wait_until(lambda: not saving())
+        run.wait_until(saving)
+        time.sleep(rng.uniform(0, 0.1))
+        run.wait_until(saving)
+    else:
+        time.sleep(rng.uniform(0, 2))
+    run.kill()
+    place.hits = getattr(place, 'hits', 0) + bool(left_in(output))
+    end = finish(place, output) if number % KILLS_OF_A_RUN == KILLS_OF_A_RUN - 1 else None
+    return whole(output) or end
 
 
-def kill_process(place, times, seed):
-    """kill -9 of process.py at random moments."""
-    rng, answers = random.Random(seed), []
-    while len(answers) < times:
-        root = place.fresh('killed')
-        for _ in range(min(2, times - len(answers))):
-            run = place.start('process.py', root, place.output, place.answer)
-            run.wait_until(lambda: workers_of(run.pid))
-            if rng.random() < 0.7:
-                run.wait_until(lambda: picture_bytes(root))
-            time.sleep(rng.uniform(0, 0.2))
-            run.kill()
-            answer = f'workers live on: {run.left_behind()}' if run.left_behind() else None
-            for path in glob.glob(f'{root}/*/*.png'):
-                if read(path) != place.pictures[path[len(root):]]:
-                    answer = f'{path} is half written'
-            answers.append(answer)
-        done = place.run('process.py', root, place.output, place.answer)
-        end = done.stderr[-300:] if done.returncode else compare(picture_bytes(root), place.pictures)
-        end = end or (str(leftovers(root)) if leftovers(root) else None)
-        answers[-2:] = [each or end for each in answers[-2:]]
-    return answers
+def kill_process(place, rng, number):
+    """kill -9 of process.py at random moments, twice on the same pictures."""
+    root = place.path('killed') if number % 2 else place.fresh('killed')
+    run = place.start('process.py', root=root)
+    run.wait_until(lambda: members_of(run.pid, drawing=True))
+    if rng.random() < 0.7:
+        run.wait_until(lambda: picture_bytes(root))
+    time.sleep(rng.uniform(0, 0.2))
+    run.kill()
+    if run.left_behind():
+        return f'processes live on: {run.left_behind()}'
+    broken = [path for path, data in picture_bytes(root).items() if data != place.pictures[path]]
+    return f'half written: {broken}' if broken else draw_again(place, root) if number % 2 else None
 
 
-def kill_predict(place, times, seed):
+def kill_predict(place, rng, number):
     """kill -9 of predict.py at random moments, most of them while it writes."""
-    rng, answers = random.Random(seed), []
-    for number in range(times):
-        answer = os.path.join(place.fresh('killed'), 'answer.csv')
-        run = place.start('predict.py', place.root, place.output, answer)
-        run.wait_until(lambda: run.said('best_model: task'))
-        if number % 4 == 0:
-            time.sleep(rng.uniform(0, 1))
-        else:
-            run.wait_until(lambda: os.listdir(os.path.dirname(answer)))
-            time.sleep(rng.uniform(0, 0.01))
-        run.kill()
-        there = {path: read(path) for path in glob.glob(f'{os.path.dirname(answer)}/answer.???')}
-        broken = [path for path, data in there.items() if data != place.answered[path[-4:]]]
-        done = place.run('predict.py', place.root, place.output, answer)
-        end = done.stderr[-300:] if done.returncode else compare(answer_bytes(answer), place.answered)
-        answers.append(f'half written: {broken}' if broken else end)
-    return answers
+    answer = os.path.join(place.fresh('killed'), 'answer.csv')
+    run = place.start('predict.py', answer=answer)
+    run.wait_until(lambda: run.said('best_model: task'))
+    if number % 4:
+        run.wait_until(lambda: os.listdir(os.path.dirname(answer)))
+        time.sleep(rng.uniform(0, 0.01))
+    else:
+        time.sleep(rng.uniform(0, 1))
+    run.kill()
+    there = glob.glob(f'{os.path.dirname(answer)}/answer.???')
+    broken = [path for path in there if read(path) != place.answered[path[-4:]]]
+    return f'half written: {broken}' if broken else predict_again(place, answer)
 
 
-def stop_train(place, times, seed, signum=signal.SIGTERM, twice=False):
-    """SIGTERM or Ctrl-C, once or twice, at a random iteration of train.py; nothing may stay behind."""
-    rng, answers = random.Random(seed), []
-    shared = set(os.listdir('/dev/shm')) if os.path.isdir('/dev/shm') else set()
-    for _ in range(times):
-        output = place.fresh('stopped')
-        run = place.start('train.py', place.root, output, place.answer)
-        word = f'iter: {rng.randint(1, ITERATIONS - 2)}/'
-        run.wait_until(lambda: run.said(word))
+def stop_train(place, rng, _, signum=signal.SIGTERM, twice=False):
+    """SIGTERM or Ctrl-C, once or twice, at a random iteration of train.py."""
+    output = place.fresh('stopped')
+    run = place.start('train.py', output=output)
+    word = f'iter: {rng.randint(1, ITERATIONS - 2)}/'
+    run.wait_until(lambda: run.said(word))
+    os.killpg(run.pid, signum)
+    if twice:
+        run.wait_until(lambda: any('once more ends at once' in line for line in run.errors))
         os.killpg(run.pid, signum)
-        began = time.monotonic()
-        if twice:
-            run.wait_until(lambda: any('once more ends at once' in line for line in run.errors))
-            began = time.monotonic()
-            os.killpg(run.pid, signum)
-        code, took = run.end(), time.monotonic() - began
-        problem = None
-        if code != 128 + signum or any('Traceback' in line for line in run.errors):
-            problem = f'exit code {code}: {"".join(run.errors)[-300:]}'
-        elif twice and took > 5:
-            problem = f'it took {took:.1f} s to end at once'
-        elif run.left_behind():
-            problem = 'a process lives on'
-        elif not twice and (leftovers(output) or not checkpoint.list_last(os.path.join(output, 'last'))):
-            problem = f'left: {leftovers(output)}, checkpoints: {checkpoint.list_last(os.path.join(output, "last"))}'
-        elif os.path.isdir('/dev/shm') and any('paddle' in name for name in set(os.listdir('/dev/shm')) - shared):
-            problem = '/dev/shm has new files'
-        answers.append(problem or whole(output) or finish(place, output))
-    return answers
+    began, code = time.monotonic(), run.end()
+    if code != 128 + signum or any('Traceback' in line for line in run.errors):
+        return f'exit code {code}: {"".join(run.errors)[-300:]}'
+    if twice and time.monotonic() - began > 5:
+        return 'it did not end at once'
+    if run.left_behind():
+        return 'a process lives on'
+    if not twice and not checkpoint.list_last(os.path.join(output, 'last')):
+        return 'it did not save'
+    return (None if twice else left_in(output)) or whole(output) or finish(place, output)
 
 
-def stop_other(place, times, seed, script='process.py'):
-    """SIGTERM and Ctrl-C, by turns, at random moments of process.py or predict.py."""
-    rng, answers = random.Random(seed), []
-    for number in range(times):
-        signum = (signal.SIGINT, signal.SIGTERM)[number % 2]
-        root = place.fresh('stopped') if script == 'process.py' else place.root
-        answer = os.path.join(place.fresh('stopped_answer'), 'answer.csv')
-        run = place.start(script, root, place.output, answer)
-        run.wait_until(lambda: run.said('settings that differ'))
-        time.sleep(rng.uniform(0, 2.5))
-        ended = run.process.poll() is not None
-        if not ended:
-            os.killpg(run.pid, signum) if number % 4 < 2 else os.kill(run.pid, signum)
-        code = run.end()
-        problem = None
-        if code not in (128 + signum,) + ((0,) if ended or code == 0 else ()) or 'Traceback' in ''.join(run.errors):
-            problem = f'exit code {code}: {"".join(run.errors)[-1500:]}'
-        elif run.left_behind():
-            problem = 'a process lives on'
-        done = place.run(script, root, place.output, answer)
-        same = done.stderr[-300:] if done.returncode else compare(
-            *((picture_bytes(root), place.pictures) if script == 'process.py' else (answer_bytes(answer), place.answered)))
-        answers.append(problem or same or (str(leftovers(root)) if leftovers(root) else None))
-    return answers
+def interrupt_train(place, rng, number):
+    return stop_train(place, rng, number, signal.SIGINT)
 
 
-def two_trainers(place, times, seed):
+def stop_train_twice(place, rng, number):
+    return stop_train(place, rng, number, signal.SIGINT, twice=True)
+
+
+def stop_other(place, rng, number, script):
+    """SIGTERM and Ctrl-C, by turns, to the script alone or its whole session."""
+    signum = (signal.SIGINT, signal.SIGTERM)[number % 2]
+    root = place.fresh('stopped') if script == 'process.py' else place.root
+    answer = os.path.join(place.fresh('stopped_answer'), 'answer.csv')
+    run = place.start(script, root=root, answer=answer)
+    run.wait_until(lambda: run.said('settings that differ'))
+    time.sleep(rng.uniform(0, 2.5))
+    if run.process.poll() is None:
+        (os.killpg if number % 4 < 2 else os.kill)(run.pid, signum)
+    code = run.end()
+    if code not in (0, 128 + signum) or 'Traceback' in ''.join(run.errors):  # 0: it was faster
+        return f'exit code {code}: {"".join(run.errors)[-1500:]}'
+    if run.left_behind():
+        return 'a process lives on'
+    return draw_again(place, root) if script == 'process.py' else predict_again(place, answer)
+
+
+def stop_process(place, rng, number):
+    return stop_other(place, rng, number, 'process.py')
+
+
+def stop_predict(place, rng, number):
+    return stop_other(place, rng, number, 'predict.py')
+
+
+def two_trainers(place, _, __):
     """A second train.py on the same output while the first is at work."""
-    answers = []
-    for _ in range(times):
-        output = place.fresh('shared')
-        first = place.start('train.py', place.root, output, place.answer)
-        first.wait_until(lambda: first.said('mixed precision'))
-        second = place.run('train.py', place.root, output, place.answer)
-        code = first.end()
-        if second.returncode != 2 or ['another run' in line for line in error_lines(second)] != [True]:
-            answers.append(f'the second was not refused: {second.returncode} {second.stderr[-300:]}')
-        else:
-            answers.append(compare(what_was_learnt(output), place.trained) if code == 0 else f'the first ended with {code}')
-    return answers
+    output = place.fresh('shared')
+    first = place.start('train.py', output=output)
+    first.wait_until(lambda: first.said('mixed precision'))
+    second = place.run('train.py', output=output)
+    code = first.end()
+    if second.returncode != 2 or ['another run' in each for each in error_lines(second)] != [True]:
+        return f'the second was not refused: {exit_code(second)}'
+    return compare(what_was_learnt(output), place.trained) if code == 0 else f'exit code {code}'
 
 
-def two_drawers(place, times, seed):
+def two_drawers(place, _, __):
     """A second process.py on the same data.root while the first is at work."""
-    answers = []
-    for _ in range(times):
-        root = place.fresh('shared')
-        first = place.start('process.py', root, place.output, place.answer)
-        first.wait_until(lambda: workers_of(first.pid))
-        second = place.run('process.py', root, place.output, place.answer)
-        code = first.end()
-        refused = second.returncode == 2 and 'another run' in second.stderr
-        after = second.returncode == 0  # the first was over before the second began
-        answers.append(None if code == 0 and (refused or after) and picture_bytes(root) == place.pictures else
-                       f'{code}, {second.returncode}: {second.stderr[-300:]}')
-    return answers
+    root = place.fresh('shared')
+    first = place.start('process.py', root=root)
+    first.wait_until(lambda: members_of(first.pid, drawing=True))
+    second = place.run('process.py', root=root)
+    code = first.end()
+    refused = second.returncode == 2 and 'another run' in second.stderr
+    if code or not (refused or second.returncode == 0):  # 0: the first was over by then
+        return f'{code}, {exit_code(second)}'
+    return compare(picture_bytes(root), place.pictures)
 
 
-def lose_worker(place, times, seed):
+def lose_worker(place, rng, _):
     """SIGKILL to one process that draws: what it had in hand is drawn again."""
-    rng, answers = random.Random(seed), []
-    for _ in range(times):
-        root = place.fresh('lost')
-        run = place.start('process.py', root, place.output, place.answer)
-        run.wait_until(lambda: workers_of(run.pid))
-        if rng.random() < 0.5:
-            run.wait_until(lambda: picture_bytes(root))
-        workers = workers_of(run.pid)
-        if workers:
-            os.kill(rng.choice(workers), signal.SIGKILL)
-        code = run.end()
-        answers.append(compare(picture_bytes(root), place.pictures) if code == 0 else
-                       f'exit code {code}: {"".join(run.errors)[-300:]}')
-    return answers
+    root = place.fresh('lost')
+    run = place.start('process.py', root=root)
+    run.wait_until(lambda: members_of(run.pid, drawing=True))
+    if rng.random() < 0.5:
+        run.wait_until(lambda: picture_bytes(root))
+    for worker in members_of(run.pid, drawing=True)[:1]:
+        os.kill(worker, signal.SIGKILL)
+    code = run.end()
+    return compare(picture_bytes(root), place.pictures) if code == 0 else \
+        f'exit code {code}: {"".join(run.errors)[-300:]}'
 
 
-# The first process that draws dies while the second is being started.
+def hooked(place, code):
+    """An environment in which every Python runs `code` first."""
+    folder = place.fresh('hook')
+    files.write_text(os.path.join(folder, 'sitecustomize.py'), code)
+    return {'PYTHONPATH': folder}
+
+
 DIE_EARLY = '''import os, time
 from multiprocessing.process import BaseProcess
 started = []
@@ -431,15 +421,11 @@ BaseProcess.start = start
 '''
 
 
-def lose_worker_early(place, times, seed):
-    """A drawing process killed while the next is being started: the pool knows only one of them then."""
-    answers, hook = [], place.fresh('hook')
-    files.write_text(os.path.join(hook, 'sitecustomize.py'), DIE_EARLY)
-    for _ in range(times):
-        root = place.fresh('lost')
-        done = place.run('process.py', root, place.output, place.answer, env={'PYTHONPATH': hook})
-        answers.append(done.stderr[-300:] if done.returncode else compare(picture_bytes(root), place.pictures))
-    return answers
+def lose_worker_early(place, _, __):
+    """The first process that draws is killed while the second is being started."""
+    root = place.fresh('lost')
+    done = place.run('process.py', root=root, env=hooked(place, DIE_EARLY))
+    return exit_code(done) if done.returncode else compare(picture_bytes(root), place.pictures)
 
 
 CRASH = '''import builtins, os
@@ -451,227 +437,170 @@ builtins.open = careful
 '''
 
 
-def crash_reader(place, times, seed):
+def crash_reader(place, rng, _):
     """Records that crash whatever reads them: each is named, the others are drawn."""
-    rng, answers = random.Random(seed), []
-    hook = place.fresh('hook')
-    files.write_text(os.path.join(hook, 'sitecustomize.py'), CRASH)
-    for _ in range(times):
-        root, names = place.fresh('lost'), rng.sample(sorted(os.listdir(os.path.join(place.source, 'train'))), 2)
-        done = place.run('process.py', root, place.output, place.answer,
-                         env={'PYTHONPATH': hook, 'CRASH_ON': ','.join(names)})
-        expected = {path: data for path, data in place.pictures.items() if os.path.basename(path)[:-4] + '.mat' not in names}
-        named = all(any(name in line and 'crashed' in line for line in done.stderr.splitlines()) for name in names)
-        answers.append(compare(picture_bytes(root), expected) if done.returncode == 2 and named else
-                       f'exit code {done.returncode}: {done.stderr[-600:]}')
-    return answers
+    root = place.fresh('lost')
+    names = rng.sample(sorted(os.listdir(os.path.join(place.source, 'train'))), 2)
+    done = place.run('process.py', root=root, env={**hooked(place, CRASH),
+                                                   'CRASH_ON': ','.join(names)})
+    expected = {path: data for path, data in place.pictures.items()
+                if f'{os.path.basename(path)[:-4]}.mat' not in names}
+    named = all(any(name in line and 'crashed' in line for line in error_lines(done))
+                for name in names)
+    return compare(picture_bytes(root), expected) if done.returncode == 2 and named else \
+        exit_code(done)
 
 
-def damaged_picture(place, times, seed):
-    """A picture that is damaged after it was drawn: train.py names it and ends, it does not hang."""
-    rng, answers = random.Random(seed), []
-    for number in range(times):
-        root = place.fresh('damaged', like=place.root)
-        path = rng.choice(sorted(glob.glob(f'{root}/train/*.png')))
-        data = bytearray(read(path))
-        data[-60] ^= 255
-        files.write_bytes(path, bytes(data))
-        done = place.run('train.py', root, place.fresh('damaged_output'), place.answer, f'data.workers={1 + number % 3}',
-                         f'data.cache={"true" if number % 2 else "false"}')
-        answers.append(None if done.returncode == 2 and [path in line for line in error_lines(done)] == [True] else
-                       f'exit code {done.returncode}: {done.stderr[-300:]}')
-    return answers
+def damage_picture(place, rng, number):
+    """A picture that is damaged, before training or meanwhile: named in one line, no hang."""
+    root = place.fresh('damaged', like=place.root)
+    path = rng.choice(sorted(glob.glob(f'{root}/train/*.png')))
+    data = read(path)
+    damaged = data[:-60] + bytes([data[-60] ^ 255]) + data[-59:]
+    if number % 2 == 0:
+        files.write_bytes(path, damaged)
+    run = place.start('train.py', 'data.cache=false', f'data.workers={1 + number % 3}', root=root,
+                      output=place.fresh('damaged_output'))
+    run.wait_until(lambda: run.said('mixed precision'))
+    files.write_bytes(path, damaged)
+    code, lines = run.end(), [line for line in run.errors if line.startswith(('error', 'Trace'))]
+    return None if code == 2 and [path in line for line in lines] == [True] else f'{code}: {lines}'
 
 
-def damaged_checkpoint(place, times, seed):
-    """The newest checkpoint is damaged: the run goes on from the one before, says so, and ends the same."""
-    rng, answers = random.Random(seed), []
-    for number in range(times):
-        output = place.fresh('damaged_output')
-        run = place.start('train.py', place.root, output, place.answer)
-        run.wait_until(lambda: run.said(f'iter: {ITERATIONS - 2}/'))
-        os.killpg(run.pid, signal.SIGTERM)
-        run.end()
-        newest = checkpoint.list_last(os.path.join(output, 'last'))[0]
-        size = os.path.getsize(newest)
-        with open(newest, 'r+b') as file:
-            if number % 2:
-                file.truncate(rng.randrange(size))
-            else:
-                file.seek(rng.randrange(size))
-                byte = file.read(1)
-                file.seek(-1, 1)
-                file.write(bytes([byte[0] ^ 1 << rng.randrange(8)]))
-        done = place.run('train.py', place.root, output, place.answer)
-        said = newest in done.stdout and 'falling back' in done.stdout
-        answers.append(compare(what_was_learnt(output), place.trained) if done.returncode == 0 and said else
-                       f'exit code {done.returncode}, said: {said}: {done.stderr[-300:]}')
-    return answers
+def damage_checkpoint(place, rng, number):
+    """The newest checkpoint is damaged: the run goes on from the one before, and says so."""
+    output = place.stopped('damaged_output', ITERATIONS - 3, SAVE_ALWAYS)
+    newest = checkpoint.list_last(os.path.join(output, 'last'))[0]
+    size = os.path.getsize(newest)
+    with open(newest, 'r+b') as file:
+        if number % 2:
+            file.truncate(rng.randrange(size))
+        else:
+            file.seek(rng.randrange(size))
+            byte = file.read(1)
+            file.seek(-1, 1)
+            file.write(bytes([byte[0] ^ 1 << rng.randrange(8)]))
+    done = place.run('train.py', output=output)
+    if done.returncode or newest not in done.stdout or 'falling back' not in done.stdout:
+        return exit_code(done) + done.stdout[:600]
+    return compare(what_was_learnt(output), place.trained)
 
 
-# Disks that are full, and small shared memory: file systems of their own, which go away with the process.
+# Disks that are full, and small shared memory: file systems of their own, which go with a process.
 
 def own_mounts():
-    """The command that gives a process its own mounts, or None where the system does not permit it."""
+    """The command that gives a process its own mounts, or None where that is not permitted."""
     for command in (['unshare', '-m'], ['unshare', '-r', '-m']):
+        mount = [*command, 'mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', '/mnt']
         try:
-            if subprocess.run([*command, 'mount', '-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', '/mnt'],
-                              capture_output=True).returncode == 0:
+            if subprocess.run(mount, capture_output=True).returncode == 0:
                 return command
         except OSError:
             pass
     return None
 
 
-ON_SMALL_DISK = '''mount -t tmpfs -o size="$1" tmpfs "$2" || exit 99
-cp -a "$3/." "$2/" && rm -rf "$3" || exit 98
-before=$(df -k --output=avail "$2" | tail -1); [ "$4" = all ] || head -c $(( (before - $4) * 1024 )) /dev/zero > "$2/filler"
-shift 4; small=$1 keep=$2; shift 2
+ON_SMALL_DISK = '''mount -t tmpfs -o size=700m tmpfs "$1" || exit 99
+cp -a "$2/." "$1/" && rm -rf "$2" || exit 98
+free=$(df -k --output=avail "$1" | tail -1)
+head -c $(( (free - $3) * 1024 )) /dev/zero > "$1/filler"
+small=$1 keep=$4; shift 4
 "$@"; code=$?
 rm -f "$small/filler"; cp -a "$small/." "$keep/"; exit $code
 '''
 
 
-def on_small_disk(place, command, content, free, disk='600m'):
+def on_small_disk(place, command, content, free):
     """Run a command with `free` KiB left on the file system of the folder place.path('small').
 
-    content: folder that is copied there first. Returns: (CompletedProcess, copy of the folder afterwards)
+    content: folder that is copied there first, and removed
+    Returns: (problem, copy of the folder afterwards); problem: None where the command told of a
+        full disk as it should: exit code 2 and one line that names the path
     """
-    small, keep, first = place.fresh('small'), place.fresh('kept'), place.fresh('first', like=content)
-    return subprocess.run([*own_mounts(), 'sh', '-c', ON_SMALL_DISK, 'sh', disk, small, first, str(free), small, keep,
-                           *command], cwd=PROJECT, text=True, capture_output=True, timeout=PATIENCE, env=ENVIRONMENT), keep
+    small, keep = place.fresh('small'), place.fresh('kept')
+    done = subprocess.run([*own_mounts(), 'sh', '-c', ON_SMALL_DISK, 'sh', small, content,
+                           str(free), keep, *command], cwd=PROJECT, text=True, capture_output=True,
+                          timeout=PATIENCE, env=ENVIRONMENT)
+    told = [small in line and 'disk is full' in line for line in error_lines(done)] == [True]
+    return None if done.returncode == 2 and told else exit_code(done), keep
 
 
-def one_line(done, path):
-    """None where a script told of a full disk as it should: exit code 2 and one line that names the path."""
-    fine = done.returncode == 2 and [path in line and 'disk is full' in line for line in error_lines(done)] == [True]
-    return None if fine else f'exit code {done.returncode}: {done.stderr[-400:]}'
+def full_pictures(place, rng, number):
+    """The disk fills while process.py draws, or draws with other settings what is there."""
+    content = place.fresh('first', like=place.root if number % 2 else None)
+    options = ('render.line_width=2',) if number % 2 else ()
+    command = place.command('process.py', *options, root=place.path('small'))
+    problem, kept = on_small_disk(place, command, content,
+                                  4 * rng.randint(3, 3 if number % 2 else 40))
+    broken = [path for path in glob.glob(f'{kept}/*/*.png') if render.read_stamp(path) is None]
+    if broken or (number % 2 and set(picture_bytes(kept)) != set(place.pictures)):
+        return f'half written: {broken}, or pictures of before are gone'
+    return problem or draw_again(place, kept)
 
 
-def full_pictures(place, times, seed):
-    """The disk fills while process.py draws, or redraws with other settings: pictures are whole, old or new."""
-    rng, answers = random.Random(seed), []
-    small = place.path('small')
-    for number in range(times):
-        again = number % 2
-        content = place.root if again else place.fresh('nothing')
-        options = ('render.line_width=2',) if again else ()
-        done, kept = on_small_disk(place, place.command('process.py', small, place.output, place.answer, *options), content,
-                                   4 * rng.randint(3, 3 if again else 40))
-        problem = one_line(done, small)
-        for path in glob.glob(f'{kept}/*/*.png'):
-            if render.read_stamp(path) is None:
-                problem = problem or f'{path} is half written'
-        if again and set(picture_bytes(kept)) != set(place.pictures):
-            problem = problem or 'pictures of before are gone'
-        after = place.run('process.py', kept, place.output, place.answer)
-        answers.append(problem or after.stderr[-300:] or compare(picture_bytes(kept), place.pictures)
-                       if after.returncode else problem or compare(picture_bytes(kept), place.pictures))
-    return answers
+def full_training(place, rng, number):
+    """The disk fills at one of train.py's first writes: log, best model, picture, checkpoint."""
+    model = 43712  # KiB of best_model with ResNet18; a checkpoint is three times as large
+    room = [0, 4, 20000, model, model + 40, model + 80, model + 300, 100000, 2 * model + 500]
+    command = place.command('train.py', root=place.root, output=place.path('small'))
+    problem, kept = on_small_disk(place, command, place.fresh('first'), room[number % len(room)])
+    return problem or whole(kept) or finish(place, kept)
 
 
-def full_training(place, times, seed):
-    """The disk fills at one of train.py's writes: log, best model, picture, history, curves, checkpoint; and then, on
-    top of an earlier state, best model or checkpoint again."""
-    rng, answers = random.Random(seed), []
-    small = place.path('small')
-    model = 43712 + 16  # KiB of best_model with ResNet18
-    room = [model + 300, 20000, model + 24, model + 48, model + 56, model + 64, 4, 0]  # KiB, for one write each
-    # One epoch is done, then the disk fills.
-    begun = place.fresh('begun')
-    run = place.start('train.py', place.root, begun, place.answer)
-    run.wait_until(lambda: run.said('iter: 4/'))
-    os.killpg(run.pid, signal.SIGTERM)
-    run.end()
-    for number in range(times):
-        if number % 2:
-            content, free = place.fresh('nothing'), room[number // 2 % len(room)]
-        else:
-            content, free = begun, rng.choice((3000, 30000, 60000, 100000))
-        done, kept = on_small_disk(place, place.command('train.py', place.root, small, place.answer), content, free)
-        answers.append(one_line(done, small) or whole(kept) or finish(place, kept))
-    return answers
+def full_save(place, rng, number):
+    """The disk fills while a checkpoint or a better model is written beside training."""
+    begun = place.path('begun')
+    if not os.path.isdir(begun):
+        place.stopped('begun', 4)
+    command = place.command('train.py', SAVE_ALWAYS, output=place.path('small'))
+    problem, kept = on_small_disk(place, command, place.fresh('first', like=begun),
+                                  rng.choice((3000, 30000, 60000, 120000)))
+    state = checkpoint.load_last(os.path.join(kept, 'last'))[0]
+    if state is None or whole(kept):
+        return f'the checkpoint of before is gone: {os.listdir(kept)}'
+    return problem or finish(place, kept)
 
 
-def full_answer(place, times, seed):
-    """The disk fills when predict.py writes answer.zip or answer.csv: the old answer stays."""
-    answers = []
-    small = place.path('small')
-    old = place.fresh('old')
-    for name in ('answer.csv', 'answer.zip'):
-        files.write_text(os.path.join(old, name), 'of before\n')
-    for number in range(times):
-        done, kept = on_small_disk(place, place.command('predict.py', place.root, place.output,
-                                                        os.path.join(small, 'answer.csv')), old, 0)
-        problem = one_line(done, small)
-        if {read(path) for path in glob.glob(f'{kept}/*')} != {b'of before\n'}:
-            problem = problem or f'the old answer is gone: {os.listdir(kept)}'
-        answers.append(problem)
-    return answers
+def full_answer(place, _, __):
+    """The disk is full when predict.py writes its answer: the old one stays."""
+    write_answer(os.path.join(place.fresh('old'), 'answer.csv'), 'name,tag\nOLD,1\n')
+    old = answer_bytes(place.path('old', 'answer.csv'))
+    command = place.command('predict.py', answer=place.path('small', 'answer.csv'))
+    problem, kept = on_small_disk(place, command, place.path('old'), 0)
+    return problem or compare(answer_bytes(os.path.join(kept, 'answer.csv')), old)
 
 
-def full_archive(place, times, seed):
-    """The disk fills while an archive is unpacked: named, and nothing half unpacked stays."""
-    rng, answers = random.Random(seed), []
-    small, archive = place.path('small'), place.path('records.zip')
+def full_archive(place, rng, _):
+    """The disk fills while an archive is unpacked: nothing half unpacked stays."""
+    archive = place.path('records.zip')
     with zipfile.ZipFile(archive, 'w') as packed:
-        for path in sorted(glob.glob(f'{place.source}/*/*.mat')) + [f'{place.source}/trainreference.csv']:
+        for path in sorted(glob.glob(f'{place.source}/**/*.*', recursive=True)):
             packed.write(path, os.path.relpath(path, place.source))
-    for _ in range(times):
-        command = place.command('process.py', small, place.output, place.answer, f'data.source={archive}')
-        done, kept = on_small_disk(place, command, place.fresh('nothing'), rng.randint(200, 9000))
-        left = [name for name in os.listdir(kept) if name != '.lock']
-        answers.append(one_line(done, small) or (f'left behind: {left}' if left else None))
-    return answers
+    command = place.command('process.py', f'data.source={archive}', root=place.path('small'))
+    problem, kept = on_small_disk(place, command, place.fresh('first'), rng.randint(200, 9000))
+    left = [name for name in os.listdir(kept) if name != '.lock']
+    return problem or (f'left behind: {left}' if left else None)
 
 
-def full_demo(place, times, seed):
+def full_demo(place, rng, _):
     """The disk fills while the demo's ECGs are written."""
-    rng, answers = random.Random(seed), []
-    small = place.path('small')
-    for _ in range(times):
-        command = [sys.executable, '-m', 'utils.demo', os.path.join(small, 'demo'), '--records', '40']
-        done, kept = on_small_disk(place, command, place.fresh('nothing'), rng.randint(300, 8000))
-        broken = [path for path in glob.glob(f'{kept}/**/*.mat', recursive=True) if not readable(path)]
-        answers.append(one_line(done, small) or (f'half written: {broken}' if broken else None))
-    return answers
+    command = [sys.executable, '-m', 'utils.demo', place.path('small', 'demo'), '--records', '40']
+    problem, kept = on_small_disk(place, command, place.fresh('first'), rng.randint(300, 8000))
+    for path in glob.glob(f'{kept}/**/*.mat', recursive=True):
+        records.read_record(path)  # raises where it is half written
+    return problem
 
 
-def readable(path):
-    try:
-        records.read_record(path)
-    except UserError:
-        return False
-    return True
-
-
-def small_shared_memory(place, times, seed):
+def small_shared_memory(place, _, number):
     """1 MiB of /dev/shm, as containers may have."""
-    answers = []
-    for number in range(times):
-        output = place.fresh('shm')
-        done = place.run('train.py', place.root, output, place.answer, f'data.workers={1 + number}', before=[
-            *own_mounts(), 'sh', '-c', 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"', 'sh'])
-        answers.append(compare(what_was_learnt(output), place.trained) if done.returncode == 0 else done.stderr[-300:])
-    return answers
+    output = place.fresh('shm')
+    mount = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"'
+    done = place.run('train.py', f'data.workers={1 + number}', output=output,
+                     before=[*own_mounts(), 'sh', '-c', mount, 'sh'])
+    return exit_code(done) if done.returncode else compare(what_was_learnt(output), place.trained)
 
 
-def stop_train_twice(place, times, seed):
-    """Ctrl-C twice: it ends at once, and the same command goes on."""
-    return stop_train(place, times, seed, signal.SIGINT, twice=True)
-
-
-def interrupt_train(place, times, seed):
-    """Ctrl-C once."""
-    return stop_train(place, times, seed, signal.SIGINT)
-
-
-def stop_predict(place, times, seed):
-    """SIGTERM and Ctrl-C at predict.py."""
-    return stop_other(place, times, seed, 'predict.py')
-
-
-# (what happens, function, times in the full run, whether it takes a mount)
+# (what happens, function, how often, whether it takes a mount)
 FAULTS = [
     ('kill -9 of train.py, half of them while it saves', kill_train, 30, False),
     ('kill -9 of process.py', kill_process, 10, False),
@@ -679,17 +608,18 @@ FAULTS = [
     ('SIGTERM to train.py', stop_train, 4, False),
     ('Ctrl-C to train.py', interrupt_train, 3, False),
     ('Ctrl-C twice to train.py', stop_train_twice, 4, False),
-    ('SIGTERM or Ctrl-C to process.py', stop_other, 8, False),
+    ('SIGTERM or Ctrl-C to process.py', stop_process, 8, False),
     ('SIGTERM or Ctrl-C to predict.py', stop_predict, 6, False),
     ('a drawing process killed by the system', lose_worker, 5, False),
     ('a drawing process killed while others start', lose_worker_early, 2, False),
     ('records that crash the reader', crash_reader, 2, False),
     ('two train.py on one output', two_trainers, 2, False),
     ('two process.py on one data.root', two_drawers, 3, False),
-    ('damaged picture while training', damaged_picture, 4, False),
-    ('newest checkpoint damaged', damaged_checkpoint, 4, False),
+    ('damaged picture while training', damage_picture, 4, False),
+    ('newest checkpoint damaged', damage_checkpoint, 4, False),
     ('full disk: pictures', full_pictures, 4, True),
-    ('full disk: training', full_training, 16, True),
+    ('full disk: training', full_training, 9, True),
+    ('full disk: saving beside training', full_save, 8, True),
     ('full disk: answer', full_answer, 2, True),
     ('full disk: archive', full_archive, 3, True),
     ('full disk: demo', full_demo, 2, True),
@@ -698,22 +628,29 @@ FAULTS = [
 
 
 def main():
-    chosen = [fault for fault in FAULTS if not sys.argv[1:] or any(word in fault[1].__name__ for word in sys.argv[1:])]
+    asked = dict((each.partition('=')[0], int(each.partition('=')[2] or 0)) for each in sys.argv[1:])
     mounts, table, lost = own_mounts(), [], 0
     with tempfile.TemporaryDirectory() as folder:
         place = Place(folder)
-        for title, fault, times, takes_mount in chosen:
+        for title, fault, times, takes_mount in FAULTS:
+            if asked and fault.__name__ not in asked:
+                continue
             if takes_mount and not mounts:
                 table.append((title, 'not permitted here to mount', '', ''))
                 continue
-            began = time.monotonic()
-            answers = fault(place, times, 2021)
-            bad = [answer for answer in answers if answer]
-            lost += len(bad)
-            for answer in bad:
-                print(f'LOST, {title}: {answer}', flush=True)
-            table.append((title, len(answers), len(answers) - len(bad), len(bad)))
-            print(f'{title}: {len(answers)} tried, {len(bad)} lost, {time.monotonic() - began:.0f} s', flush=True)
+            times, rng = asked.get(fault.__name__) or times, random.Random(2021)
+            began, bad = time.monotonic(), 0
+            for number in range(times):
+                answer = fault(place, rng, number)
+                bad += answer is not None
+                if answer:
+                    print(f'LOST, {title}, number {number}: {answer}', flush=True)
+            lost += bad
+            table.append((title, times, times - bad, bad))
+            print(f'{title}: {times} tried, {bad} lost, {time.monotonic() - began:.0f} s',
+                  flush=True)
+        if hasattr(place, 'hits'):
+            print(f'{place.hits} of the kills of train.py left a half-written file')
     print(f'\n{"fault":52}{"tried":>8}{"survived":>10}{"lost":>6}')
     for title, *numbers in table:
         print(f'{title:52}{numbers[0]:>8}{numbers[1]:>10}{numbers[2]:>6}')

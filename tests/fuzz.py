@@ -1,16 +1,18 @@
-"""Feed damaged and hostile files to everything that reads a user's files: python -m tests.fuzz [COUNT] [SEED] [KEEP].
+"""Feed damaged and hostile files to all that reads a user's: python -m tests.fuzz [COUNT] [SEED]
 
-Each input is a good file with a few bytes changed, cut, repeated or replaced by numbers that programs stumble over; where
-a checksum or a compression would stop the change at the door, it is put right again. A reader may take the file or refuse
-it with a UserError; anything else, more than ten seconds, or a file outside the folder that it may write to is a finding:
-it is printed, and the input kept in the folder KEEP.
+Each input is a good file with a few bytes changed, cut, repeated or replaced by what programs
+stumble over; where a checksum or a compression would stop the change at the door, it is put right
+again. A reader may take the file or refuse it with a UserError. Anything else is a finding: another
+exception, a program that is run, a file written elsewhere, more than ten seconds, a crash (but of
+scipy's MAT reader, which is why the scripts read MAT files in processes that may die). All run in
+such processes; the input of a finding is kept, and its path printed.
 """
-import zlib  # before anything that could load Paddle, see utils/runtime.py
+import zlib  # before anything that could load Paddle, see models/device.py
 
 import collections
 import faulthandler
+import functools
 import gzip
-import hashlib
 import io
 import os
 import pickle
@@ -28,85 +30,104 @@ import numpy as np
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, PROJECT)
 
-from utils import checkpoint, config, records, render, tasks  # noqa: E402
-from utils.errors import UserError  # noqa: E402
+from utils import (archives, checkpoint, config, errors, inputs, machine, pool,  # noqa: E402
+                   records, render, tasks)
 
 SECONDS = 10  # longest time for one input
-MEMORY = 3 * 2**30  # bytes that all of it may take
+MAY_CRASH = ('mat',)
 NUMBERS = [struct.pack(form, value) for form, value in (
-    ('<I', 0), ('<I', 1), ('<i', -1), ('<I', 0x7fffffff), ('<I', 0x80000000), ('<Q', 2**40), ('>I', 2**31 - 1), ('<H', 65535),
-    ('B', 255), ('B', 0), ('<q', -1), ('<I', 14), ('<I', 15), ('>I', 0xffffffff), ('<I', 60000))] + \
-    [b'../', b'/', b'\0', b'\n', b'"', b"'", b',', b': ', b'- ', b'[' * 2000, b'{' * 2000, b'&a [*a,*a]', b'9' * 5000,
-     b'!!python/object/apply:os.system ["true"]', b'\xff\xfe', b'1e999', b'.nan', b'\x80\x04', b'c__main__\nx\n',
-     b'cposix\nsystem\n', b'r\xff\xff\xff\x7f', b'R', b'b', b'0', b'2', b'(', b't']
+    ('<I', 0), ('<I', 1), ('<i', -1), ('<I', 0x7fffffff), ('<I', 0x80000000), ('<Q', 2**40),
+    ('>I', 2**31 - 1), ('<H', 65535), ('B', 255), ('B', 0), ('<q', -1), ('<I', 14), ('<I', 15),
+    ('>I', 0xffffffff), ('<I', 60000))]
+TEXTS = [b'../', b'/', b'\0', b'\n', b'"', b"'", b',', b';', b': ', b'- ', b'[' * 2000, b'{' * 2000,
+         b'&a [*a,*a]', b'9' * 5000, b'!!python/object/apply:os.system ["touch MARKER"]', b'1e999',
+         b'\xff\xfe', b'.nan', b'\x80\x04', b'c__main__\nx\n', b'cposix\nsystem\n', b'#', b'R', b'b',
+         b'0', b'2', b'(', b't', b'r\xff\xff\xff\x7f', b"cos\nsystem\n(S'touch MARKER'\ntR."]
+PROGRAMS = ('os.system', 'os.exec', 'os.posix_spawn', 'os.spawn', 'subprocess.Popen', 'os.fork')
+WRITES = ('os.mkdir', 'os.rename', 'os.remove', 'os.rmdir', 'os.symlink', 'os.link')
+watched = []  # the folder that this process may write to, and what it did that it may not
 
 
 def main():
-    count, seed = (int(each) for each in (sys.argv[1:3] + ['2400', '2021'][len(sys.argv[1:3]):]))
-    keep = sys.argv[3] if len(sys.argv) > 3 else tempfile.mkdtemp(prefix='fuzz-')
-    os.makedirs(keep, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        seeds = make_seeds(os.path.join(folder, 'seeds'))
-        limit_memory()
-        found, taken = fuzz(count, seed, seeds, os.path.join(folder, 'work'), keep)
-    import resource
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f'{count} inputs, {sum(taken.values())} taken as good ({", ".join(f"{k} {v}" for k, v in sorted(taken.items()))}), '
-          f'{len(found)} findings, peak memory {peak:.0f} MiB' + (f', inputs kept in {keep}' if found else ''))
+    count, seed = (int(each) for each in (sys.argv[1:] + ['2400', '2021'][len(sys.argv) - 1:]))
+    work = tempfile.mkdtemp(prefix='fuzz-')
+    make_seeds(os.path.join(work, 'seeds'))
+    jobs = [(work, seed, number) for number in range(count)]
+    found, taken = 0, collections.Counter()
+    for (_, _, number), outcome in pool.run_jobs(try_one, jobs, machine.usable_cores()):
+        kind, result = kinds()[number % len(kinds())], outcome
+        if isinstance(outcome, pool.Crashed):
+            hung = os.path.getsize(os.path.join(work, str(number), 'hung'))
+            result = 'it hangs' if hung else 'crashed' if kind in MAY_CRASH else str(outcome)
+        if result in ('taken', 'refused', 'crashed'):
+            taken[f'{kind} {result}'] += 1
+        else:
+            found += 1
+            print(f'FOUND {work}/{number}: {result}', flush=True)
+    print(f'{count} inputs, {found} findings\n'
+          + '\n'.join(f'{count:6} {what}' for what, count in sorted(taken.items())))
+    if not found:
+        shutil.rmtree(work)
     return 1 if found else 0
 
 
-def limit_memory():
-    try:
-        import resource
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    except (ImportError, ValueError, OSError):
-        pass  # not Linux
+def try_one(job):
+    """Make and read one input, in a process of its own.
 
-
-def fuzz(count, seed, seeds, work, keep):
-    """Try `count` inputs. Returns: (findings, {kind: how many were taken as good})"""
-    found, taken = [], collections.Counter()
-    kinds = sorted(seeds)
-    for number in range(count):
-        rng = random.Random(f'{seed} {number}')
-        kind = kinds[number % len(kinds)]
-        shutil.rmtree(work, ignore_errors=True)
-        os.makedirs(os.path.join(work, 'target'))
-        extension, data = rng.choice(seeds[kind])
-        path = os.path.join(work, f'input{extension}')
-        data = MUTATORS.get(kind, mutate)(data, rng)
-        with open(path, 'wb') as file:
-            file.write(data)
-        # The last input of a process that crashes or hangs stays behind.
-        kept = os.path.join(keep, f'{kind}-{seed}-{number}{extension}')
-        shutil.copyfile(path, kept)
-        faulthandler.dump_traceback_later(2 * SECONDS, exit=True)
-        problem = try_reader(READERS[kind], path, work, taken, kind)
+    job: (folder, seed, number)
+    Returns: 'taken', 'refused' or what is wrong
+    """
+    work, seed, number = job
+    kind, folder = kinds()[number % len(kinds())], os.path.join(work, str(number))
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(os.path.join(folder, 'target'))
+    rng = random.Random(f'{seed} {number}')
+    extension, data = rng.choice(seeds(work, kind))
+    path = os.path.join(folder, f'input{extension}')
+    with open(path, 'wb') as file:
+        file.write(MUTATORS.get(kind, mutate)(data, rng))
+    with open(os.path.join(folder, 'hung'), 'w') as hung:
+        faulthandler.dump_traceback_later(2 * SECONDS, exit=True, file=hung)
+        result = watch(READERS[kind], path, os.path.join(folder, 'target'))
         faulthandler.cancel_dump_traceback_later()
-        if problem:
-            found.append(problem)
-            print(f'FOUND {kept}: {problem}', flush=True)
-        else:
-            os.remove(kept)
-    return found, taken
+    if result in ('taken', 'refused'):
+        shutil.rmtree(folder)
+    return result
 
 
-def try_reader(reader, path, work, taken, kind):
-    """None where a reader behaved, else what it did."""
-    began, around = time.monotonic(), set(os.listdir(os.path.dirname(work)))
+def watch(reader, path, target):
+    """Call a reader and see what it does."""
+    install_hook()
+    began, result = time.monotonic(), 'taken'
+    watched[:] = [target]
     try:
-        reader(path, os.path.join(work, 'target'))
-        taken[kind] += 1
-    except UserError:
-        pass
+        reader(path, target)
+    except errors.UserError:
+        result = 'refused'
     except BaseException as error:
-        return f'{type(error).__name__}: {str(error)[:200]}'
+        result = f'{type(error).__name__}: {str(error)[:200]}'
+    did = watched[1:]
+    watched.clear()
     if time.monotonic() - began > SECONDS:
-        return f'{time.monotonic() - began:.0f} s'
-    if set(os.listdir(work)) != {os.path.basename(path), 'target'} or set(os.listdir(os.path.dirname(work))) != around:
-        return f'it wrote outside its folder: {os.listdir(work)}'
-    return None
+        result = f'{time.monotonic() - began:.0f} s'
+    return f'it did {did}' if did else result
+
+
+@functools.lru_cache(maxsize=1)
+def install_hook():
+    """Note the programs that are started, and what is written outside the watched folder."""
+    def hook(event, arguments):
+        if not watched:
+            return
+        if event.startswith(PROGRAMS):
+            watched.append((event, arguments))
+        writes = event == 'open' and isinstance(arguments[2], int) and arguments[2] & (
+            os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if writes or event in WRITES:
+            path = os.path.abspath(os.fsdecode(arguments[0]))
+            if not path.startswith((watched[0], tempfile.gettempdir() + '/tmp')):
+                watched.append((event, path))
+    sys.addaudithook(hook)
 
 
 def mutate(data, rng):
@@ -115,22 +136,21 @@ def mutate(data, rng):
     for _ in range(rng.choice((1, 1, 2, 4, 16))):
         # The beginning holds what steers a reader.
         at = rng.randrange(max(1, min(len(data), rng.choice((16, 200, 1000, len(data) + 1)))))
-        what = rng.randrange(7)
+        what, some = rng.randrange(7), rng.choice(NUMBERS + TEXTS)
         if what == 0 and data:
             data[at % len(data)] ^= 1 << rng.randrange(8)
         elif what == 1 and data:
             data[at % len(data)] = rng.randrange(256)
         elif what == 2:
-            number = rng.choice(NUMBERS)
-            data[at:at + len(number)] = number
+            data[at:at + len(some)] = some
         elif what == 3:
-            data[at:at] = rng.choice(NUMBERS)
+            data[at:at] = some
         elif what == 4:
             del data[at:at + rng.choice((1, 4, 8, 100, len(data)))]
         elif what == 5:
             data[at:at] = data[at:at + rng.choice((1, 8, 128, 512))] * rng.choice((1, 2, 50))
         else:
-            data[at:at + 8] = rng.randbytes(8) if hasattr(rng, 'randbytes') else os.urandom(8)
+            data[at:at + 8] = rng.getrandbits(64).to_bytes(8, 'big')
     return bytes(data)
 
 
@@ -151,13 +171,14 @@ def mutate_png(data, rng):
     while at + 12 <= len(changed):
         length = struct.unpack('>I', changed[at:at + 4])[0]
         body = changed[at + 4:at + 8 + length]
-        parts.append(struct.pack('>I', len(body) - 4) + body + struct.pack('>I', zlib.crc32(body)))
+        parts.append(struct.pack('>II', len(body) - 4, 0)[:4] + body
+                     + struct.pack('>I', zlib.crc32(body)))
         at += 12 + length
     return b''.join(parts)
 
 
 def mutate_archive(data, rng):
-    """Half of the time the change is inside the compression, and the changed tar header's checksum is right again."""
+    """Mostly the change is inside the compression, and a tar header's checksum right again."""
     if data[:2] != b'\x1f\x8b' or rng.random() < 0.3:
         return mutate(data, rng)
     inside = bytearray(mutate(gzip.decompress(data), rng))
@@ -168,118 +189,155 @@ def mutate_archive(data, rng):
     return gzip.compress(bytes(inside), 1)
 
 
-def mutate_checkpoint(data, rng):
-    """Half of the time the checksum is right again."""
+def mutate_npz(data, rng):
+    """Half of the time the change is in one member, and the zip's checksums are right again."""
     if rng.random() < 0.5:
         return mutate(data, rng)
-    body = mutate(data[len(checkpoint.MAGIC) + 65:], rng)
-    return checkpoint.MAGIC + hashlib.sha256(body).hexdigest().encode() + b'\n' + body
-
-
-MUTATORS = {'mat': mutate_mat, 'png': mutate_png, 'archive': mutate_archive, 'checkpoint': mutate_checkpoint}
+    target = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(target, 'w') as packed:
+        chosen = rng.choice(source.namelist())
+        for name in source.namelist():
+            member = source.read(name)
+            packed.writestr(name, mutate(member, rng) if name == chosen else member)
+    return target.getvalue()
 
 
 def read_png(path, _):
-    render.read_stamp(path)
+    stamp = render.read_stamp(path)
+    if stamp is not None:
+        stamp.get('size')
     render.decode_png(path, 64)
 
 
-def read_csv(path, _):
-    for task in tasks.TASKS.values():
-        try:
-            tasks.read_reference(path, [f'TRAIN{i:04d}' for i in range(8)], task)
-        except UserError:
-            if task.number == 2:
-                raise
+def read_labels(path, _):
+    names = [f'TRAIN{i:04d}' for i in range(8)]
+    try:
+        tasks.read_reference(path, names, tasks.TASKS[1])
+    except errors.UserError:
+        tasks.read_reference(path, names, tasks.TASKS[2])
 
 
-def read_checkpoint(path, _):
-    folder = os.path.join(os.path.dirname(path), 'target')
-    shutil.copyfile(path, os.path.join(folder, 'iter_00000001.ckpt'))
-    checkpoint.load_last(folder)
+def read_ecg(path, _):
+    inputs.find_inputs(os.path.dirname(path))
+    inputs.read_input(path, 500, 'mV')
 
 
-def read_best(path, _):
-    """A best_model folder with one file changed and its checksum put right."""
-    folder = os.path.join(os.path.dirname(path), 'target')
-    shutil.copyfile(path, os.path.join(folder, 'metrics.json'))
-    names = {'metrics.json': path}
-    for name, data in (('config.yml', b''), (checkpoint.WEIGHTS, pickle.dumps({}, 4))):
-        names[name] = os.path.join(folder, name)
-        with open(names[name], 'wb') as file:
-            file.write(data)
-    sums = {name: hashlib.sha256(open(each, 'rb').read()).hexdigest() for name, each in names.items()}
-    with open(os.path.join(folder, checkpoint.CHECKSUMS), 'w') as file:
-        file.write(repr(sums).replace("'", '"'))
-    checkpoint.load_best(folder)
+def read_best(path, target):
+    """A best_model folder, one of whose files is damaged, and its checksum right."""
+    good = os.path.join(os.path.dirname(os.path.dirname(path)), 'seeds', 'good_best')
+    shutil.copytree(good, target, dirs_exist_ok=True)
+    name = 'metrics.json' if path.endswith('.json') else 'config.yml'
+    shutil.copyfile(path, os.path.join(target, name))
+    checkpoint.load_best(target)
 
 
-READERS = {'mat': lambda path, _: records.read_record(path), 'png': read_png, 'csv': read_csv,
-           'yaml': lambda path, _: config.load(path), 'archive': records.unpack,
-           'weights': lambda path, _: checkpoint.read_weights(path), 'checkpoint': read_checkpoint, 'best': read_best}
+def read_last(path, target):
+    shutil.copyfile(path, os.path.join(target, 'iter_00000001.npz'))
+    checkpoint.load_last(target)
+
+
+MUTATORS = {'mat': mutate_mat, 'png': mutate_png, 'archive': mutate_archive, 'npz': mutate_npz}
+READERS = {'mat': lambda path, _: records.read_record(path), 'png': read_png, 'labels': read_labels,
+           'yaml': lambda path, _: config.load(path), 'archive': archives.unpack, 'ecg': read_ecg,
+           'weights': lambda path, _: checkpoint.read_weights(path), 'npz': read_last,
+           'best': read_best}
+
+
+def kinds():
+    return sorted(READERS)
+
+
+@functools.lru_cache(maxsize=None)
+def seeds(work, kind):
+    """The good files of a kind: list of (extension, bytes)."""
+    folder, found = os.path.join(work, 'seeds', kind), []
+    for name in sorted(os.listdir(folder)):
+        with open(os.path.join(folder, name), 'rb') as file:
+            found.append((name[name.index('.'):], file.read()))
+    return found
 
 
 def make_seeds(folder):
-    """Good files of each kind. Returns: {kind: list of (extension, bytes)}"""
+    """Write good files of each kind into `folder`/KIND."""
     from scipy.io import savemat
-    os.makedirs(folder)
+    for kind in kinds():
+        os.makedirs(os.path.join(folder, kind))
+
+    def put(kind, extension, data):
+        number = len(os.listdir(os.path.join(folder, kind)))
+        with open(os.path.join(folder, kind, f'{number:02}{extension}'), 'wb') as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+
+    def put_mat(value, **options):
+        target = io.BytesIO()
+        savemat(target, {'ecgdata': value, 'other': np.ones((1, 5))}, **options)
+        put('mat', '.mat', target.getvalue())
+        return target.getvalue()
+
     rng = np.random.default_rng(0)
     signal = rng.normal(0, 0.5, (12, 5000))
-    mats = []
-    for values, compressed in ((signal, False), (signal.astype(np.float32), True), ((signal * 50).astype(np.int8), True),
-                               (signal.astype(np.int16).T, False)):
-        target = io.BytesIO()
-        savemat(target, {'ecgdata': values}, do_compression=compressed)
-        mats.append(('.mat', target.getvalue()))
-    target = io.BytesIO()
-    savemat(target, {'ecgdata': signal.astype(np.float32)}, format='4')
-    mats.append(('.mat', target.getvalue()))
-    for value in ({'a': signal[:2]}, np.array([[1, 'x'], [signal[:1], 2]], dtype=object), np.array(['text'] * 12)):
-        target = io.BytesIO()
-        savemat(target, {'ecgdata': value, 'other': signal[:1, :5]}, do_compression=bool(len(mats) % 2))
-        mats.append(('.mat', target.getvalue()))
-    picture = render.encode_png((rng.random((64, 64)) * 255).astype(np.uint8),
-                                {'version': 1, 'size': 64, 'mv_per_lead': 2.0, 'line_width': 1.0, 'record': 1})
+    for values, compressed in ((signal, False), (signal.astype(np.float32), True),
+                               ((signal * 2).astype(np.int8), True),
+                               ((signal * 2).astype(np.int16).T, False), ({'a': signal[:2]}, True),
+                               (np.array([[1, 'x'], [signal[:1], 2]], dtype=object), False),
+                               (np.array(['text'] * 12), True)):
+        mat = put_mat(values, do_compression=compressed)
+    put_mat(signal.astype(np.float32), format='4')
+    picture = (rng.random((64, 64)) * 255).astype(np.uint8)
+    put('png', '.png', render.encode_png(picture, {**render.settings_of(config.Render(size=64)),
+                                                   'record': 1}))
     table = 'name,tag\n' + ''.join(f'TRAIN{i:04d},{i % 2}\n' for i in range(8))
     second = ''.join(f'TRAIN{i:04d},{i + 1},12\n' for i in range(1, 8)) + 'TRAIN0000,1\n'
+    for text in (table, second, table.encode('utf-16'), table.replace(',', ';').encode('gb18030')):
+        put('labels', '.csv', text)
+    header = ','.join(records.LEADS)
+    rows = '\n'.join(','.join(f'{value:.3f}' for value in row) for row in signal.T[:1100])
+    put('ecg', '.csv', f'{header}\n{rows}\n')
+    put('ecg', '.csv', f'time;{header.replace(",", ";")}\n' + '\n'.join(
+        f'{i / 500};{row.replace(",", ";")}' for i, row in enumerate(rows.split('\n'))))
+    target = io.BytesIO()
+    np.save(target, signal.astype(np.float32))
+    put('ecg', '.npy', target.getvalue())
+    put('ecg', '.mat', mat)
+    put('yaml', '.yml', config.to_yaml(config.Config()))
+    with open(os.path.join(PROJECT, 'config.yml'), 'rb') as file:
+        put('yaml', '.yml', file.read())
+    for extension, data in make_archives({'top/train/A.mat': b'abc' * 900, 'top/val/B.mat': b'x' * 9,
+                                          'top/trainreference.csv': table.encode()}):
+        put('archive', extension, data)
     arrays = {'fc.weight': rng.random((4, 3), dtype=np.float32), 'fc.bias': np.zeros(3, np.float32)}
-    state = {'iteration': 3, 'best': None, 'history': '[{"iteration": 1, "epoch": 1}]', 'losses': [0.5], 'skipped': 0,
-             'bad': 0, 'log_bytes': 10, 'weights': arrays,
-             'optimizer': {'fc.weight_moment1_0': arrays['fc.weight']}, 'scaler': {},
-             'fingerprint': {'seed': 1}}
-    body = pickle.dumps(state, 4)
-    sealed = checkpoint.MAGIC + hashlib.sha256(body).hexdigest().encode() + b'\n' + body
-    members = {'top/train/A.mat': mats[2][1][:3000], 'top/val/B.mat': b'abc' * 50, 'top/trainreference.csv': table.encode()}
-    return {'mat': mats, 'png': [('.png', picture)],
-            'csv': [('.csv', each) for each in (table.encode(), second.encode(), table.encode('utf-16'),
-                                                table.replace(',', ';').encode('gb18030'))],
-            'yaml': [('.yml', config.to_yaml(config.Config()).encode()),
-                     ('.yml', open(os.path.join(PROJECT, 'config.yml'), 'rb').read())],
-            'archive': make_archives(members),
-            'weights': [('.pdparams', pickle.dumps({**arrays, checkpoint.NAME_TABLE: {'a': 'b'}}, protocol))
-                        for protocol in (2, 4)] + [('.pdparams', pickle.dumps({'x': ('n', arrays['fc.bias'])}, 3))],
-            'checkpoint': [('.ckpt', sealed)],
-            'best': [('.json', b'{"epoch": 1, "iteration": 3, "threshold": 0.5, "validation": {"f1": 0.5}}')]}
+    for protocol in (0, 2, 4):
+        put('weights', '.pdparams', pickle.dumps({**arrays, 'x': ('n', arrays['fc.bias']),
+                                                  checkpoint.NAME_TABLE: {'a': 'b'}}, protocol))
+    state = {'iteration': 3, 'progress': {'best': None}, 'fingerprint': {'seed': 1}}
+    checkpoint.save_last(os.path.join(folder, 'good_last'), state, arrays)
+    with open(checkpoint.list_last(os.path.join(folder, 'good_last'))[0], 'rb') as file:
+        put('npz', '.npz', file.read())
+    kept = {'epoch': 1, 'iteration': 3, 'threshold': 0.5, 'validation': {'f1': 0.5}}
+    best = os.path.join(folder, 'good_best')
+    checkpoint.save_best(best, arrays, config.Config(), kept)
+    for name in ('config.yml', 'metrics.json'):
+        with open(os.path.join(best, name), 'rb') as file:
+            put('best', os.path.splitext(name)[1], file.read())
 
 
 def make_archives(members):
-    """The same members as .tar.gz (three kinds of header), .tar and .zip. Returns: list of (extension, bytes)"""
-    made = []
+    """The same members as .tar.gz with three kinds of header, .tar and .zip: (extension, bytes)."""
     for form, extension in ((tarfile.USTAR_FORMAT, '.tar.gz'), (tarfile.PAX_FORMAT, '.tar.gz'),
                             (tarfile.GNU_FORMAT, '.tar.gz'), (tarfile.GNU_FORMAT, '.tar')):
         target = io.BytesIO()
         with tarfile.open(fileobj=target, mode='w', format=form) as tar:
             for name, data in members.items():
-                info = tarfile.TarInfo(name if extension == '.tar' else 'long' * 30 + '/' + name.partition('/')[2])
+                info = tarfile.TarInfo('long' * 30 + name if extension == '.tar.gz' else name)
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
         data = target.getvalue()
-        made.append((extension, gzip.compress(data, 1) if extension == '.tar.gz' else data))
+        yield extension, gzip.compress(data, 1) if extension == '.tar.gz' else data
     target = io.BytesIO()
     with zipfile.ZipFile(target, 'w', zipfile.ZIP_DEFLATED) as packed:
         for name, data in members.items():
             packed.writestr(name, data)
-    return made + [('.zip', target.getvalue())] * 2
+    yield '.zip', target.getvalue()
 
 
 if __name__ == '__main__':

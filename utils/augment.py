@@ -1,9 +1,9 @@
-"""Training-time changes of a picture that are true to what an ECG is. Knows nothing of Paddle.
+"""Training-time changes of a picture that are true to what an ECG is.
 
-In a picture of twelve rows of 10 s, pixels to the right are time and pixels up are mV, so moving pixels is changing the
-signal: a shift along x is another moment of recording, a stretch along y around a lead's zero line is another gain, a
-displacement along y that varies with x is noise or a wandering baseline. All of it is one cv2.remap. There are no flips:
-they would run time backwards.
+In a picture of twelve rows of 10 s, pixels to the right are time and pixels up are mV, so moving
+pixels is changing the signal: a shift along x is another moment of recording, a stretch along y
+around a lead's zero line is another gain, a displacement along y that varies with x is noise or a
+wandering baseline. All of it is one cv2.remap. There are no flips: they would run time backwards.
 """
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ def augment(picture, rng, settings, pixels_per_mv):
     """
     size = len(picture)
     leads = len(LEADS)
-    # Everything is drawn in the same order whatever is switched on, so one setting does not change another's dice.
+    # All is drawn in the same order, whatever is off: no setting changes another's dice.
     shift = int(rng.uniform(0, settings.time_shift) * size)
     gain = 1 + rng.uniform(-settings.gain, settings.gain)
     missing = rng.integers(leads) if rng.random() < settings.missing_lead else None
@@ -36,7 +36,8 @@ def augment(picture, rng, settings, pixels_per_mv):
     displacement = ((wander + noise) * pixels_per_mv).astype(np.float32)
     lead_of_row = np.arange(size) * leads // size
     zero_line = (size / leads * (lead_of_row + 0.5) - 0.5).astype(np.float32)
-    from_row = (zero_line + (np.arange(size, dtype=np.float32) - zero_line) / np.float32(gain))[:, None]
+    rows = np.arange(size, dtype=np.float32)
+    from_row = (zero_line + (rows - zero_line) / np.float32(gain))[:, None]
     from_row = from_row + displacement[lead_of_row]
     from_column = np.broadcast_to((columns - shift) % size, (size, size))
     changed = cv2.remap(picture, np.ascontiguousarray(from_column), from_row, cv2.INTER_LINEAR,

@@ -1,119 +1,148 @@
-"""config.yml -> frozen dataclasses. A key that does not exist, a wrong type or an impossible value is an error."""
+"""config.yml -> frozen dataclasses. An unknown key, a wrong type or value is an error."""
 import argparse
 import dataclasses
 import difflib
-import math
+import os
+import shlex
+import sys
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Optional, Union
 
 import yaml
 
 from utils.errors import UserError
 
-
-def yaml_word(value):
-    """A value as one would write it in config.yml: true, null, 0.5, imagenet."""
-    return yaml.safe_dump(value, allow_unicode=True, width=2**20).splitlines()[0]
+KINDS = {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or false',
+         type(None): 'empty', dict: 'a section of keys', list: 'a list'}
 
 
-def _at_least(low):
-    return (lambda value: value >= low), f'at least {low}'
+def matters(default, check=None):
+    """A setting that decides what is learnt: a run that goes on must have it as it was.
+
+    check: (test, words) that a value must pass, or None
+    """
+    return dataclasses.field(default=default, metadata={'check': check, 'matters': True})
 
 
-def _above(low):
-    return (lambda value: value > low), f'above {low}'
+def free(default, check=None):
+    """A setting that may change between a run and its going on; see matters()."""
+    return dataclasses.field(default=default, metadata={'check': check, 'matters': False})
 
 
-def _between(low, high):
-    return (lambda value: low <= value <= high), f'from {low} to {high}'
+def between(low, high):
+    return lambda value: low <= value <= high, f'from {low} to {high}'
 
 
-def _within(low, high):
-    return (lambda value: low < value < high), f'above {low} and below {high}'
+def below(high):
+    return lambda value: 0 <= value < high, f'at least 0 and below {high}'
 
 
-def _one_of(*values):
-    return (lambda value: any(value is v or (value == v and type(value) is type(v)) for v in values)), \
-        'one of ' + ', '.join(yaml_word(v) for v in values)
+def at_least(low):
+    return lambda value: value >= low, f'at least {low}'
 
 
-def _auto_or(check):
+def above(low):
+    return lambda value: value > low, f'above {low}'
+
+
+def one_of(*values):
+    known = [(type(value), value) for value in values]  # 1 is not true here
+    words = ', '.join(str(value).lower() for value in values)
+    return lambda value: (type(value), value) in known, f'one of {words}'
+
+
+def auto_or(check):
     test, words = check
-    return (lambda value: value == 'auto' or (not isinstance(value, str) and test(value))), f'auto or {words}'
+    return (lambda value: value == 'auto' or not isinstance(value, str) and test(value),
+            f'auto or {words}')
 
 
-def setting(default, check=None):
-    """A dataclass field with its default and, optionally, a (test, words) pair that its value must pass."""
-    return field(default=default, metadata={'check': check} if check else {})
+WORDS = ('imagenet', 'none')  # what model.pretrained can be that is no path
+NULLS = ('null', 'Null', 'NULL', '~')
+
+
+def is_path(value):
+    """Whether a text can name a file at all."""
+    try:
+        return bool(value.strip()) and b'\0' not in os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+
+
+PATH = (lambda value: value is None or is_path(value), 'a path, not an empty text')
+TABLE = (lambda value: is_path(value) and value.endswith('.csv'), 'a path that ends in .csv')
 
 
 @dataclass(frozen=True)
 class Data:
-    source: Optional[str] = setting(None)
-    root: str = setting('dataset')
-    workers: Union[str, int] = setting('auto', _auto_or(_between(1, 256)))
-    cache: Union[str, bool] = setting('auto', _one_of('auto', True, False))
-    validation_fraction: float = setting(0.1, _within(0, 1))
+    source: Optional[str] = free(None, PATH)
+    root: str = free('dataset', PATH)
+    workers: Union[str, int] = free('auto', auto_or(between(1, 256)))
+    cache: Union[str, bool] = free('auto', one_of('auto', True, False))
+    validation_fraction: float = matters(0.1, between(0.001, 0.999))
 
 
 @dataclass(frozen=True)
 class Render:
-    size: int = setting(640, _between(32, 4096))
-    mv_per_lead: float = setting(2.0, _between(0.1, 100))
-    line_width: float = setting(1.0, _between(0.1, 20))
+    size: int = matters(640, between(32, 4096))
+    mv_per_lead: float = matters(2.0, between(0.1, 100))
+    line_width: float = matters(1.0, between(0.1, 20))
 
 
 @dataclass(frozen=True)
 class Model:
-    name: str = setting('resnet50', _one_of('resnet18', 'resnet34', 'resnet50', 'resnet101'))
-    pretrained: str = setting('imagenet')
+    name: str = matters('resnet50', one_of('resnet18', 'resnet34', 'resnet50', 'resnet101'))
+    pretrained: str = matters('imagenet', PATH)
 
 
 @dataclass(frozen=True)
 class Train:
-    iters: int = setting(10000, _at_least(1))
-    batch_size: int = setting(32, _at_least(2))
-    optimizer: str = setting('adamw', _one_of('adamw', 'momentum'))
-    learning_rate: float = setting(0.001, _above(0))
-    warmup_iters: int = setting(200, _at_least(0))
-    decay: str = setting('cosine', _one_of('cosine', 'polynomial'))
-    end_learning_rate: float = setting(0.0, _at_least(0))
-    weight_decay: float = setting(0.02, _at_least(0))
-    clip_norm: float = setting(5.0, _at_least(0))
-    label_smoothing: float = setting(0.0, (lambda value: 0 <= value < 1, 'at least 0 and below 1'))
-    class_weights: str = setting('none', _one_of('none', 'balanced'))
-    amp: Union[str, bool] = setting('auto', _one_of('auto', True, False))
-    best_metric: str = setting('f1', _one_of('f1', 'auc', 'accuracy', 'loss'))
-    log_interval: int = setting(10, _at_least(1))
-    save_interval: float = setting(10.0, _above(0))
-    resume: str = setting('auto', _one_of('auto', 'never'))
+    iters: int = matters(10000, at_least(1))
+    batch_size: int = matters(32, at_least(2))
+    optimizer: str = matters('adamw', one_of('adamw', 'momentum'))
+    learning_rate: float = matters(0.001, above(0))
+    warmup_iters: int = matters(200, at_least(0))
+    decay: str = matters('cosine', one_of('cosine', 'polynomial'))
+    end_learning_rate: float = matters(0.0, at_least(0))
+    weight_decay: float = matters(0.02, at_least(0))
+    clip_norm: float = matters(5.0, at_least(0))
+    label_smoothing: float = matters(0.0, below(1))
+    class_weights: str = matters('none', one_of('none', 'balanced'))
+    amp: Union[str, bool] = free('auto', one_of('auto', True, False))
+    ema: float = matters(0.33, between(0, 1))
+    folds: int = matters(1, between(1, 20))
+    best_metric: str = matters('loss', one_of('f1', 'auc', 'accuracy', 'loss'))
+    eval_interval: Union[str, int] = matters('auto', auto_or(at_least(1)))
+    log_interval: int = free(10, at_least(1))
+    save_interval: float = free(5.0, above(0))
+    resume: str = free('auto', one_of('auto', 'never', 'extend'))
 
 
 @dataclass(frozen=True)
 class Augment:
-    time_shift: float = setting(1.0, _between(0, 1))
-    gain: float = setting(0.2, (lambda value: 0 <= value < 1, 'at least 0 and below 1'))
-    missing_lead: float = setting(0.3, _between(0, 1))
-    noise: float = setting(0.01, _between(0, 10))
-    wander: float = setting(0.05, _between(0, 10))
+    time_shift: float = matters(1.0, between(0, 1))
+    gain: float = matters(0.2, below(1))
+    missing_lead: float = matters(0.3, between(0, 1))
+    noise: float = matters(0.01, between(0, 10))
+    wander: float = matters(0.05, between(0, 10))
 
 
 @dataclass(frozen=True)
 class Predict:
-    batch_size: int = setting(32, _at_least(1))
-    threshold: Union[str, float] = setting('auto', _auto_or(_between(0, 1)))
-    answer_format: str = setting('list', _one_of('list', 'onehot'))
-    precision: str = setting('fp32', _one_of('fp32', 'bf16'))
-    answer: str = setting('answer.csv', (lambda value: value.endswith('.csv'), 'a name that ends in .csv'))
+    batch_size: int = free(32, at_least(1))
+    threshold: Union[str, float] = free('auto', auto_or(between(0, 1)))
+    answer_format: str = free('list', one_of('list', 'onehot'))
+    precision: str = free('fp32', one_of('fp32', 'bf16'))
+    answer: str = free('answer.csv', TABLE)
 
 
 @dataclass(frozen=True)
 class Config:
-    task: int = setting(1, _one_of(1, 2))
-    seed: int = setting(2021, _between(0, 2**31 - 1))
-    device: str = setting('auto', _one_of('auto', 'gpu', 'cpu'))
-    output: str = setting('output')
+    task: int = matters(1, one_of(1, 2))
+    seed: int = matters(2021, between(0, 2**31 - 1))
+    device: str = free('auto', one_of('auto', 'gpu', 'cpu'))
+    output: str = free('output', PATH)
     data: Data = Data()
     render: Render = Render()
     model: Model = Model()
@@ -122,70 +151,94 @@ class Config:
     predict: Predict = Predict()
 
 
+SECTIONS = {item.name: item.type for item in dataclasses.fields(Config)
+            if dataclasses.is_dataclass(item.type)}
+
+
 def parse_arguments(description, add_arguments=None):
     """Read a script's command line and the configuration it names.
 
-    description: str, what --help says first; add_arguments: function(parser) for the script's own arguments
+    description: str, what --help says first; add_arguments: function(parser) for the script's own
     Returns: (argparse.Namespace, Config)
     Raises: UserError
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('-c', '--config', default='config.yml', metavar='FILE',
-                        help='the settings; every key is explained there (default: config.yml)')
-    parser.add_argument('-o', '--override', action='append', default=[], metavar='SECTION.KEY=VALUE',
-                        help='a setting that replaces the one in the file, e.g. -o train.iters=500; repeatable')
+    parser = argparse.ArgumentParser(description=description,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('-c', '--config', metavar='FILE',
+                        help='the settings; every key is explained there (default: config.yml '
+                             'here, or else beside the script)')
+    parser.add_argument('-o', '--override', action='append', default=[],
+                        metavar='SECTION.KEY=VALUE',
+                        help='a setting that replaces the one in the file; repeatable')
     if add_arguments:
         add_arguments(parser)
     arguments = parser.parse_args()
-    return arguments, load(arguments.config, arguments.override)
+    if arguments.config or os.path.exists('config.yml'):
+        return arguments, load(arguments.config or 'config.yml', arguments.override)
+    beside = os.path.dirname(os.path.abspath(sys.argv[0]))
+    print(f'settings: {os.path.join(beside, "config.yml")}; its paths count from its folder')
+    return arguments, load(os.path.join(beside, 'config.yml'), arguments.override, beside)
 
 
-def load(path, overrides=()):
+def command(script, arguments, *changes, without=()):
+    """A command line that can be pasted: `script` with the settings of this run.
+
+    script: str, e.g. 'train.py'; arguments: as parse_arguments() returned them
+    changes: 'section.key=value' strings that replace or add to the overrides; without: keys to drop
+    """
+    words = ['python', os.path.join(os.path.dirname(sys.argv[0]), script)]
+    if arguments.config:
+        words += ['-c', arguments.config]
+    overrides = {text.partition('=')[0].strip(): text for text in [*arguments.override, *changes]}
+    for key, text in overrides.items():
+        if key not in without:
+            words += ['-o', text]
+    return ' '.join(shlex.quote(word) for word in words)
+
+
+def load(path, overrides=(), base=''):
     """Read a YAML file of settings; keys it does not name keep their defaults.
 
-    path: str; overrides: 'section.key=value' strings, values parsed as YAML
+    path: str; overrides: 'section.key=value' strings; base: str, the folder that relative paths
+        count from, but for those in overrides, which count from the current one
     Returns: Config
     Raises: UserError that names the file, the key, what was found and what was expected
     """
-    try:
-        with open(path, encoding='utf-8-sig') as file:
-            text = file.read(2**20 + 1)
-    except FileNotFoundError:
-        raise UserError(f'{path}: no such settings file; run the script in the project folder, or name one with '
-                        '-c FILE') from None
-    except UnicodeDecodeError as error:
-        raise UserError(f'{path}: byte {error.start} is not UTF-8; save the file as UTF-8') from None
-    if len(text) > 2**20:
-        raise UserError(f'{path}: larger than 1 MiB, which no settings file is; name another with -c FILE')
-    values = _parse_yaml(text, path)
-    if values is None:
-        values = {}
-    if not isinstance(values, dict):
-        raise UserError(f'{path}: found {_kind(values)} at the top, expected lines of the form "key: value"')
+    known = _fields()
+    values = {key: (item.default, path, base) for key, item in known.items()}
+    values.update({key: (value, path, base) for key, value in _read(path).items()})
     for override in overrides:
-        _apply_override(values, override)
-    return _build(Config, values, '', path)
-
-
-def differences(config, other=Config()):
-    """The settings in which `config` differs from `other`, by default from the defaults.
-
-    Returns: list of (key, value in config, value in other), keys like 'train.iters'
-    """
-    ours, theirs = flatten(config), flatten(other)
-    return [(key, value, theirs[key]) for key, value in ours.items() if value != theirs[key]]
+        key, equals, text = override.partition('=')
+        if not equals:
+            raise UserError(f'-o {override}: expected section.key=value, e.g. -o train.iters=500')
+        values[key.strip()] = _plain(text), f'-o {override}', ''
+    checked = {}
+    for key, (value, where, folder) in values.items():
+        if key not in known:
+            raise UserError(f'{where}: unknown key {key}; the nearest known key is {_nearest(key)}')
+        checked[key] = _check(value, known[key], f'{where}: {key}', folder)
+    sections = {name: kind(**{item.name: checked.pop(f'{name}.{item.name}')
+                              for item in dataclasses.fields(kind)})
+                for name, kind in SECTIONS.items()}
+    return Config(**checked, **sections)
 
 
 def flatten(config):
     """All settings as {'section.key': value}, in the order of config.yml."""
-    flat = {}
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        if dataclasses.is_dataclass(value):
-            flat.update({f'{item.name}.{key}': inner for key, inner in flatten(value).items()})
-        else:
-            flat[item.name] = value
-    return flat
+    return {key: getattr(getattr(config, key.partition('.')[0]), key.partition('.')[2])
+            if '.' in key else getattr(config, key) for key in _fields()}
+
+
+def that_matter(config):
+    """The settings that decide what is learnt, as {'section.key': value}."""
+    known = _fields()
+    return {key: value for key, value in flatten(config).items() if known[key].metadata['matters']}
+
+
+def default_of(key):
+    """The default of the setting 'section.key'; None where there is no such setting."""
+    known = _fields()
+    return known[key].default if key in known else None
 
 
 def to_yaml(config):
@@ -195,104 +248,114 @@ def to_yaml(config):
 
 def describe(config):
     """One line that lists the settings which differ from the defaults."""
-    changed = [f'{key}={yaml_word(value)}' for key, value, _ in differences(config)]
+    changed = [f'{key}={value}' for key, value in flatten(config).items()
+               if value != default_of(key)]
     return 'settings that differ from the defaults: ' + (', '.join(changed) or 'none')
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice and an alias, which can blow up a small file a billionfold."""
+def _fields():
+    """{'section.key': dataclasses.Field} of all settings."""
+    found = {}
+    for item in dataclasses.fields(Config):
+        if item.name in SECTIONS:
+            found.update({f'{item.name}.{inner.name}': inner
+                          for inner in dataclasses.fields(item.type)})
+        else:
+            found[item.name] = item
+    return found
 
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem='aliases (*name) are not used here',
-                                       problem_mark=self.peek_event().start_mark)
-        return super().compose_node(parent, index)
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice."""
 
     def construct_mapping(self, node, deep=False):
-        seen = set()
+        names = [str(key.value) for key, _ in node.value]
         for key, _ in node.value:
-            if key.value.__hash__ and str(key.value) in seen:
-                raise yaml.MarkedYAMLError(problem=f'the key {key.value} stands twice', problem_mark=key.start_mark)
-            seen.add(str(key.value))
+            if names.count(str(key.value)) > 1:
+                raise yaml.MarkedYAMLError(problem=f'the key {key.value} stands twice',
+                                           problem_mark=key.start_mark)
         return super().construct_mapping(node, deep)
 
 
-def _parse_yaml(text, where):
+def _read(path):
+    """What a YAML file says, as {'section.key': value}."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506  _Loader is a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        line = f', line {error.problem_mark.line + 1}' if error.problem_mark else ''
-        raise UserError(f'{where}{line}: not valid YAML: {error.problem}; expected lines of the form "key: value"') \
-            from None
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
-        raise UserError(f'{where}: not valid YAML: {error}; expected lines of the form "key: value"') from None
-
-
-def _apply_override(values, override):
-    key, equals, text = override.partition('=')
-    if not equals or not key:
-        raise UserError(f'-o {override}: expected section.key=value, for example -o train.iters=500')
-    *sections, last = key.strip().split('.')
-    for section in sections:
-        values[section] = values.get(section) if isinstance(values.get(section), dict) else {}
-        values = values[section]
-    values[last] = _parse_yaml(text, f'-o {override}') if text.strip() else None
-
-
-def _build(kind, values, prefix, path):
-    known = {item.name: item for item in dataclasses.fields(kind)}
-    for key in values:
-        if key not in known:
-            raise UserError(f'{path}: unknown key {prefix}{key}; {_nearest(f"{prefix}{key}")}')
-    hints = typing.get_type_hints(kind)
-    found = {}
-    for name, value in values.items():
-        if dataclasses.is_dataclass(hints[name]):
-            if value is not None and not isinstance(value, dict):
-                raise UserError(f'{path}: {prefix}{name} is a section of keys, found {_kind(value)}')
-            found[name] = _build(hints[name], value or {}, f'{name}.', path)
+        with open(path, encoding='utf-8-sig') as file:
+            values = yaml.load(file, Loader=_Loader)  # a SafeLoader
+    except FileNotFoundError:
+        raise UserError(f'{path}: no such settings file; run the script in the project folder, or '
+                        'name one with -c FILE') from None
+    except UnicodeDecodeError as error:
+        raise UserError(f'{path}: byte {error.start} is not UTF-8; save it as UTF-8') from None
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError) as error:
+        mark = getattr(error, 'problem_mark', None)
+        line = f', line {mark.line + 1}' if mark else ''
+        raise UserError(f'{path}{line}: not valid YAML: {getattr(error, "problem", error)}; '
+                        'expected lines of the form "key: value"') from None
+    flat = {}
+    if not isinstance(values, (dict, type(None))):
+        raise UserError(f'{path}: found {_words(values)}, expected lines of the form "key: value"')
+    for name, value in (values or {}).items():
+        if name not in SECTIONS:
+            flat[str(name)] = value
+        elif isinstance(value, (dict, type(None))):
+            flat.update({f'{name}.{key}': inner for key, inner in (value or {}).items()})
         else:
-            found[name] = _check(value, hints[name], known[name].metadata.get('check'), f'{prefix}{name}', path)
-    return kind(**found)
+            raise UserError(f'{path}: {name} is a section of keys, found {_words(value)}')
+    return flat
 
 
-def _check(value, hint, check, key, path):
-    allowed = typing.get_args(hint) or (hint,)
-    if isinstance(value, str) and float in allowed and str not in allowed:
-        value = _number(value)
-    if type(value) is int and float in allowed and int not in allowed:
-        value = float(value)
-    words = check[1] if check else ' or '.join(_TYPE_WORDS[kind] for kind in allowed)
-    if type(value) not in allowed or (isinstance(value, float) and not math.isfinite(value)):
-        raise UserError(f'{path}: {key} is {_kind(value)}, expected '
-                        f'{" or ".join(_TYPE_WORDS[kind] for kind in allowed)}{f" ({words})" if check else ""}')
+def _plain(text):
+    """A number, true, false or null as YAML has them; any other text to the letter."""
+    text = text.strip()
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        return text
+    quoted = text[:1] in ('"', "'") and isinstance(value, str)
+    if quoted or isinstance(value, (int, float)) or text in NULLS:
+        return value
+    return text
+
+
+def _check(value, item, what, base):
+    """The value of one setting as its type, or a UserError that begins with `what`."""
+    allowed = typing.get_args(item.type) or (item.type,)
+    check = item.metadata['check']
+    if not isinstance(value, bool) and value != 'auto' and (int in allowed or float in allowed):
+        value = _number(value, int if int in allowed else float)
+    kinds = ' or '.join(KINDS[each] for each in allowed)
+    if type(value) not in allowed:
+        raise UserError(f'{what} is {_words(value)}, expected {kinds}'
+                        + (f' ({check[1]})' if check else ''))
     if check and not check[0](value):
-        raise UserError(f'{path}: {key} is {yaml_word(value)}, expected {words}')
+        raise UserError(f'{what} is {value!r}, expected {check[1]}')
+    if check in (PATH, TABLE) and value and value not in WORDS:
+        value = os.path.join(base, os.path.expanduser(value))
     return value
 
 
-def _number(text):
-    """YAML 1.1 reads 1e-3 (no dot) as text; a person means the number."""
+def _number(value, kind):
+    """640.0 and 1e4 where a whole number is due; 1e-3, which YAML 1.1 takes for text."""
     try:
-        return float(text)
-    except ValueError:
-        return text
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return value
+    if number - number != 0:
+        return str(value)  # NaN and infinity are no setting
+    return int(number) if kind is int and number.is_integer() else number
 
 
 def _nearest(key):
-    every = list(flatten(Config())) + [item.name for item in dataclasses.fields(Config)]
-    last = key.rpartition('.')[2]
-    close = difflib.get_close_matches(key, every, 1, 0.6) or \
-        [name for name in every if name.rpartition('.')[2] == last] or \
-        difflib.get_close_matches(key, every, 1, 0.0)
-    return f'the nearest known key is {close[0]}'
+    """The known key that is spelt most like `key`, one of the same last word first."""
+    key = key[:100].lower()
+
+    def likeness(known):
+        same = known.rpartition('.')[2] == key.rpartition('.')[2]
+        return same, difflib.SequenceMatcher(None, key, known).ratio()
+    return max(_fields(), key=likeness)
 
 
-_TYPE_WORDS = {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or false', type(None): 'null'}
-
-
-def _kind(value):
-    if value is None:
-        return 'empty'
-    word = {dict: 'a section of keys', list: 'a list'}.get(type(value))
-    return word or f'{yaml_word(value)} ({_TYPE_WORDS.get(type(value), type(value).__name__)})'
+def _words(value):
+    word = KINDS.get(type(value), type(value).__name__)
+    return word if isinstance(value, (dict, list, type(None))) else f'{value!r} ({word})'

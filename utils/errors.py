@@ -1,4 +1,4 @@
-"""What a script says and returns when something is wrong.
+"""What a script says and returns when something is wrong, and how it stops.
 
 Exit codes: 2 for the user's input, 1 for a fault of ours, 130 after Ctrl-C, 143 after SIGTERM.
 """
@@ -8,10 +8,13 @@ import signal
 import sys
 
 LONGEST = 2000  # characters of a line; a damaged file can hold a name of a million
+DISK_FULL = (28, 122)  # ENOSPC, EDQUOT
+FORBIDDEN = (1, 13, 30)  # EPERM, EACCES, EROFS
 
 
 class UserError(Exception):
-    """Mistakes that the user can mend: a line each that names what was found, what was expected and what to do.
+    """Mistakes that the user can mend: a line each that names what was found, what was expected
+    and what to do.
 
     lines: one str per mistake
     """
@@ -22,9 +25,9 @@ class UserError(Exception):
 
 
 class Stopped(BaseException):
-    """The user or the system asked the script to stop. Like KeyboardInterrupt it is no Exception, which code may catch.
+    """The user or the system asked the script to stop; no Exception, which code may catch.
 
-    signum: int, the signal's number; the exit code is 128 + signum.
+    signum: int, the signal's number; the exit code is 128 + signum
     """
 
     def __init__(self, signum):
@@ -32,12 +35,33 @@ class Stopped(BaseException):
         self.signum = signum
 
 
+class StopRequest:
+    """Remembers that the user or the system asked to stop; a second signal ends the process.
+
+    signum: int, the signal's number, 0 while none came
+    """
+
+    def __init__(self):
+        self.signum = 0
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self._note)
+
+    def _note(self, signum, _frame):
+        if self.signum and 'PADDLE_TRAINER_ID' in os.environ:
+            return  # Paddle's launcher repeats itself three times at once, and ends us after 30 s
+        if self.signum:
+            os._exit(128 + signum)
+        self.signum = signum
+        _say_at_once(b'stopping after this iteration; once more ends at once\n')
+
+
 def run(main):
     """Call `main()` and leave the process with the exit code that this module's docstring names.
 
-    main: function without arguments; returns an exit code, None for 0.
+    main: function without arguments; returns an exit code, None for 0
     """
     code = 1
+    _make_streams_safe()
     try:
         handle_signals()
         code = main() or 0
@@ -54,7 +78,7 @@ def run(main):
     except (KeyboardInterrupt, Stopped) as stop:
         code = 128 + getattr(stop, 'signum', signal.SIGINT)
     for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, signal.SIG_IGN)  # all is done; while the interpreter goes down, one would only change the code
+        signal.signal(signum, signal.SIG_IGN)  # all is done; now one would only change the code
     try:
         sys.stdout.flush()
     except OSError:
@@ -62,8 +86,22 @@ def run(main):
     sys.exit(code)
 
 
+def _make_streams_safe():
+    """Let a terminal that knows only ASCII, or a closed one, not end a script."""
+    while True:  # a file that is opened must not get the number of a closed stdout: C code prints there
+        number = os.open(os.devnull, os.O_RDWR)
+        if number > 2:
+            os.close(number)
+            break
+    for name in ('stdout', 'stderr'):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))
+        getattr(sys, name).reconfigure(errors='backslashreplace')
+
+
 def handle_signals():
-    """Make Ctrl-C and SIGTERM raise Stopped, the second one end the process; again after what takes them, as Paddle does."""
+    """Make Ctrl-C and SIGTERM raise Stopped, a second one end the process; again after what takes
+    them, as Paddle does."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _stop)
 
@@ -71,15 +109,20 @@ def handle_signals():
 def _stop(signum, _frame):
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda second, _: os._exit(128 + second))
-    with contextlib.suppress(OSError):
-        os.write(2, b'\nstopping: what is done so far stays, the same command goes on; once more ends at once\n')
+    _say_at_once(b'\nstopping: what is done so far stays, the same command goes on\n')
     raise Stopped(signum)
 
 
+def _say_at_once(text):
+    with contextlib.suppress(OSError):  # a closed stderr
+        os.write(2, text)
+
+
 def say_error(message):
-    """Print `message` as one line on stderr; what could steer the terminal, from a hostile name, becomes '?'."""
+    """Print `message` as one line on stderr; what could steer the terminal becomes '?'."""
     line = ''.join(char if char.isprintable() else '?' for char in ' '.join(str(message).split()))
-    line = line if len(line) <= LONGEST else f'{line[:LONGEST // 2]} ... {line[-LONGEST // 2:]}'
+    if len(line) > LONGEST:
+        line = f'{line[:LONGEST // 2]} ... {line[-LONGEST // 2:]}'
     print(f'error: {line}', file=sys.stderr, flush=True)
 
 
@@ -89,10 +132,20 @@ def describe_os_error(error):
     error: OSError
     Returns: str
     """
-    path = error.filename if error.filename is not None else 'a file'
+    path = error.filename
+    if path is None:
+        path = 'standard output' if _stdout_fails() else 'a file'
     line = f'{path}: {error.strerror or error}'
-    if error.errno in (28, 122):  # ENOSPC, EDQUOT
-        line += '; the disk is full: make room or choose another folder, then run the same command again'
-    elif error.errno in (13, 30):  # EACCES, EROFS
-        line += f'; this user (uid {os.getuid()}) may not read or write there' if hasattr(os, 'getuid') else ''
+    if error.errno in DISK_FULL:
+        line += '; the disk is full: make room or choose another folder, then run it again'
+    elif error.errno in FORBIDDEN:
+        line += '; you may not read or write there: choose another path or change its rights'
     return line
+
+
+def _stdout_fails():
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False

@@ -1,12 +1,12 @@
-"""Writing so that a kill or a full disk at any moment leaves either the old file or the new one, both whole."""
-import csv
-import io
+"""Writing so that a kill or a full disk at any moment leaves the old file or the new one, whole."""
+import contextlib
 import json
 import os
 import shutil
-import time
 
-from utils.errors import UserError
+import filelock
+
+from utils.errors import DISK_FULL, UserError
 
 PARTIAL = '.partial'  # ends the name of every file or folder that is not finished yet
 
@@ -15,31 +15,47 @@ class DiskFull(UserError):
     """There is no room for a file; nothing further need be tried."""
 
 
-def write_bytes(path, data):
-    """Write `data` to `path`: into a temporary file beside it, flushed to the disk, then renamed.
+@contextlib.contextmanager
+def replacing(path):
+    """A file to write, which takes the place of `path` at the end of the block, whole or never.
 
-    path: str; data: bytes
-    Raises DiskFull that names the path and the room needed when the disk is full; `path` is then what it was before.
+    path: str
+    Yields: the binary file, a temporary one beside `path`
+    Raises: DiskFull when the disk is full; `path` is then what it was before
     """
-    partial = f'{path}.{os.getpid()}{PARTIAL}'
+    partial = partial_name(path)
     try:
         with open(partial, 'wb') as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError as error:
-        _remove_quietly(partial)
-        if error.errno in (28, 122):  # ENOSPC, EDQUOT
-            raise DiskFull(f'{path}: the disk is full, {len(data) / 2**20:.1f} MiB are needed; what was there before '
-                            'is whole: make room and run the same command again') from None
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.remove(partial)
+        if not isinstance(error, OSError):
+            raise
+        if error.errno in DISK_FULL:
+            raise DiskFull(f'{path}: the disk is full; what was there before is whole: make room '
+                           'and run the same command again') from None
         error.filename = path
         raise
 
 
+def write_bytes(path, data):
+    """Write `data`, bytes, to `path`; see replacing()."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+def partial_name(path):
+    """What a file or folder is called while this process writes it."""
+    return f'{path}.{os.getpid()}{PARTIAL}'
+
+
 def write_text(path, text):
-    """Write `text` to `path` as UTF-8; see write_bytes."""
-    write_bytes(path, text.encode('utf-8'))
+    """Write `text` to `path` as UTF-8, also names of files that are none; see write_bytes."""
+    write_bytes(path, text.encode('utf-8', 'surrogateescape'))
 
 
 def write_json(path, value):
@@ -47,81 +63,108 @@ def write_json(path, value):
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + '\n')
 
 
-def write_csv(path, rows):
-    """Write `rows` to `path` as csv_text() spells them; see write_bytes."""
-    write_text(path, csv_text(rows))
+def read_json(path):
+    """The JSON value in the file `path`, None where it is missing or damaged."""
+    try:
+        with open(path, encoding='utf-8', errors='surrogateescape') as file:
+            return json.load(file)
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
+        return None
 
 
-def csv_text(rows):
-    """`rows`, sequences of cells, as CSV with \\n line ends.
-
-    A text cell that a spreadsheet would take for a formula gets an apostrophe in front.
-    """
-    text = io.StringIO()
-    csv.writer(text, lineterminator='\n').writerows([_harmless(cell) for cell in row] for row in rows)
-    return text.getvalue()
+def write_table(path, frame, header=True):
+    """Write a pandas.DataFrame to `path` as csv_text() spells it; see write_bytes."""
+    write_text(path, csv_text(frame, header))
 
 
-def _harmless(cell):
-    if isinstance(cell, str) and cell[:1] in ('=', '+', '-', '@', '\t', '\r'):
-        return "'" + cell
-    return cell
+def csv_text(frame, header=True):
+    """A pandas.DataFrame as CSV: no index, every text to the letter, \\n at the line ends."""
+    return frame.to_csv(index=False, header=header).replace('\r\n', '\n')
+
+
+def replace_folder(new, folder):
+    """Put the folder `new` in the place of `folder`; recover_folder() mends what a kill leaves."""
+    complete = complete_name(folder)
+    recover_folder(folder)
+    sync_folder(new)
+    os.rename(new, complete)
+    recover_folder(folder)
+    sync_folder(os.path.dirname(folder) or '.')
+
+
+def recover_folder(folder):
+    """Finish a replacement that was killed halfway: a complete new folder takes its place."""
+    complete, old = complete_name(folder), f'{folder}.old{PARTIAL}'
+    if os.path.isdir(complete):
+        shutil.rmtree(old, ignore_errors=True)
+        if os.path.isdir(folder):
+            os.rename(folder, old)
+        os.rename(complete, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def complete_name(folder):
+    """Where a new `folder` lies, whole, for the moment in which the old one makes room for it."""
+    return f'{folder}.complete'
 
 
 def sync_folder(folder):
     """Make the names in `folder` survive a power cut, where the system can open folders."""
-    try:
+    with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def clear_partials(folder):
-    """Remove what an earlier run that was killed left half written directly in `folder`.
+    """Remove what earlier runs that were killed left half written directly in `folder`.
 
-    folder: str; need not exist. Partial files of a process that is still alive are left alone.
+    folder: str; need not exist. Partial files of a process that is alive are left alone.
     """
     if not os.path.isdir(folder):
         return
     for entry in os.scandir(folder):
-        if not entry.name.endswith(PARTIAL):
-            continue
         pid = entry.name[:-len(PARTIAL)].rpartition('.')[2]
-        written = entry.stat(follow_symlinks=False).st_mtime
-        if pid.isdigit() and int(pid) != os.getpid() and _writer_lives(int(pid), written):
+        if not entry.name.endswith(PARTIAL) or (pid.isdigit() and _is_alive(int(pid))):
             continue
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path, ignore_errors=True)
         else:
-            _remove_quietly(entry.path)
+            with contextlib.suppress(OSError):
+                os.remove(entry.path)
 
 
-def _writer_lives(pid, written):
-    """Whether the process `pid` can be the one that wrote at the time `written`, in seconds since 1970."""
+def _is_alive(pid):
+    if pid == os.getpid():
+        return False  # this run writes nothing yet: a number that a restarted container gave anew
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except OSError:
-        return True
-    try:
-        with open(f'/proc/{pid}/stat', encoding='utf-8', errors='replace') as file:
-            fields = file.read().rpartition(')')[2].split()
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf('SC_CLK_TCK')
-    except (OSError, AttributeError, IndexError, ValueError):
-        return True  # not Linux: the number is all there is to go by
-    # A zombie writes no more; and a restarted container gives the same small numbers to other processes.
-    return fields[0] not in 'ZX' and time.time() - age < written + 5
+        pass  # somebody else's
+    return True
 
 
-def _remove_quietly(path):
+@contextlib.contextmanager
+def lock_folder(folder, setting):
+    """Hold `folder` for this process; the system lets go of it however the process ends.
+
+    folder: str, made where it does not exist; setting: str, the setting that names it
+    Raises: UserError where another run holds it
+    """
+    os.makedirs(folder, exist_ok=True)
+    lock = filelock.FileLock(os.path.join(folder, '.lock'), timeout=0)
     try:
-        os.remove(path)
-    except OSError:
-        pass
+        lock.acquire()
+    except filelock.Timeout:
+        raise UserError(f'{folder}: another run is using this folder; wait for it or stop it, or '
+                        f'choose another folder with -o {setting}=FOLDER') from None
+    except NotImplementedError:
+        print(f'note: {folder} is on a file system without locks: let one run at a time use it')
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,93 +1,76 @@
-"""Labels + probabilities -> F1, AUC, accuracy, confusion matrix. Knows nothing of Paddle."""
+"""Labels + probabilities -> F1, AUC, accuracy, intervals, thresholds."""
 import numpy as np
+import pandas as pd
+from sklearn.metrics import f1_score, precision_recall_curve, roc_auc_score
 
-from utils.tasks import decide
+from utils.tasks import decide, probabilities_of
 
-TRUST_AFTER = 2  # records of a class, after which its own threshold counts as much as the shared one
+# Records of the rarer kind, after which a threshold counts as much as what it is pulled towards.
+TRUST_SHARED = 50
+TRUST_OWN = 2
+
+
+def f1(targets, decisions):
+    """F1 of tag 1: 2 TP / (2 TP + FP + FN); 0 where nothing is 1 in either."""
+    return float(f1_score(targets, decisions, zero_division=0))
+
+
+def auc(targets, probabilities):
+    """Area under the ROC curve; nan where there is only one class.
+
+    targets: array (n,) of 0 and 1; probabilities: float array (n,)
+    """
+    if len(np.unique(targets)) < 2:
+        return float('nan')
+    return float(roc_auc_score(targets, probabilities))
+
+
+def sensitivity(targets, decisions):
+    """The part of the abnormal records that is called abnormal; nan where there is none."""
+    return float(np.mean(decisions[targets == 1])) if np.any(targets == 1) else float('nan')
+
+
+def specificity(targets, decisions):
+    """The part of the normal records that is called normal; nan where there is none."""
+    return float(np.mean(1 - decisions[targets == 0])) if np.any(targets == 0) else float('nan')
+
+
+def accuracy(targets, decisions):
+    """The part of the records whose whole answer is right."""
+    return float((targets == decisions).reshape(len(targets), -1).all(axis=1).mean())
+
+
+def mean_f1(targets, decisions):
+    """The mean of the classes' F1: arrays (n, classes) of 0 and 1."""
+    return float(f1_score(targets, decisions, average='macro', zero_division=0))
 
 
 def score(targets, probabilities, thresholds, task):
     """The scores of an answer.
 
-    targets: int array (n,) of tags for task 1, array (n, 12) of 0 and 1 for task 2
-    probabilities: float array (n,) of "abnormal" for task 1, (n, 12) for task 2; thresholds: float or array (12,)
-    Returns: dict with accuracy, f1, auc (task 2: accuracy of whole answers, means of the twelve F1 and of the AUCs of
-        classes that have both kinds) and, for task 2, class_f1 and class_auc; nan where a score is not defined
+    targets: int array (n,) of tags, or array (n, 12) of 0 and 1
+    probabilities: float array (n,) of "abnormal", or (n, 12); thresholds: float or array (12,)
+    Returns: dict with accuracy, f1, auc (task 2: accuracy of whole answers, means of the twelve F1
+        and of the AUCs of classes that have both kinds) and, for task 2, class_f1 and class_auc;
+        nan where a score is not defined
     """
     decisions = decide(probabilities, thresholds, task)
+    scores = {'accuracy': accuracy(targets, decisions)}
     if not task.multi_label:
-        return {'accuracy': float((decisions == targets).mean()), 'f1': f1(targets, decisions),
-                'auc': auc(targets, probabilities)}
-    class_f1 = [f1(truth, answer) for truth, answer in zip(targets.T, decisions.T)]
-    class_auc = [auc(truth, values) for truth, values in zip(targets.T, probabilities.T)]
+        return {**scores, 'f1': f1(targets, decisions), 'auc': auc(targets, probabilities)}
+    class_f1 = f1_score(targets, decisions, average=None, zero_division=0).tolist()
+    class_auc = [auc(*both) for both in zip(targets.T, probabilities.T)]
     defined = [value for value in class_auc if not np.isnan(value)]
-    return {'accuracy': float((decisions == targets).all(axis=1).mean()), 'f1': float(np.mean(class_f1)),
-            'auc': float(np.mean(defined)) if defined else float('nan'), 'class_f1': class_f1, 'class_auc': class_auc}
-
-
-def f1(targets, decisions):
-    """F1 of tag 1: 2 TP / (2 TP + FP + FN); 0 where nothing is 1 in either.
-
-    targets, decisions: arrays (n,) of 0 and 1
-    """
-    hits = np.sum((targets == 1) & (decisions == 1))
-    total = np.sum(targets == 1) + np.sum(decisions == 1)
-    return float(2 * hits / total) if total else 0.0
-
-
-def auc(targets, probabilities):
-    """Area under the ROC curve: how often an abnormal record gets more than a normal one, ties count half.
-
-    targets: array (n,) of 0 and 1; probabilities: float array (n,)
-    Returns: float, nan where there is only one class
-    """
-    curve = roc_curve(targets, probabilities)
-    if curve is None:
-        return float('nan')
-    false_alarms, sensitivity = curve
-    return float(np.sum(np.diff(false_alarms) * (sensitivity[1:] + sensitivity[:-1]) / 2))
-
-
-def roc_curve(targets, probabilities):
-    """The ROC curve, one point per distinct probability.
-
-    targets: array (n,) of 0 and 1; probabilities: float array (n,)
-    Returns: (1 - specificity, sensitivity), float arrays that rise from 0 to 1, or None where there is only one class
-    """
-    targets, probabilities = np.asarray(targets) == 1, np.asarray(probabilities)
-    positives, negatives = targets.sum(), (~targets).sum()
-    if not positives or not negatives or not np.isfinite(probabilities).all():
-        return None
-    order = np.argsort(-probabilities, kind='stable')
-    last_of_ties = np.append(np.diff(probabilities[order]) != 0, True)
-    hits = np.cumsum(targets[order])[last_of_ties]
-    alarms = np.cumsum(~targets[order])[last_of_ties]
-    return np.append(0, alarms / negatives), np.append(0, hits / positives)
-
-
-def confusion(targets, decisions):
-    """Counts of task 1: dict with true_normal, false_abnormal, false_normal, true_abnormal."""
-    return {'true_normal': int(np.sum((targets == 0) & (decisions == 0))),
-            'false_abnormal': int(np.sum((targets == 0) & (decisions == 1))),
-            'false_normal': int(np.sum((targets == 1) & (decisions == 0))),
-            'true_abnormal': int(np.sum((targets == 1) & (decisions == 1)))}
-
-
-def sensitivity(targets, decisions):
-    """The part of the abnormal records that is called abnormal; nan where there is none."""
-    return float(np.mean(decisions[targets == 1] == 1)) if np.any(targets == 1) else float('nan')
-
-
-def specificity(targets, decisions):
-    """The part of the normal records that is called normal; nan where there is none."""
-    return float(np.mean(decisions[targets == 0] == 0)) if np.any(targets == 0) else float('nan')
+    return {**scores, 'f1': float(np.mean(class_f1)),
+            'auc': float(np.mean(defined)) if defined else float('nan'),
+            'class_f1': class_f1, 'class_auc': class_auc}
 
 
 def bootstrap_interval(function, arrays, seed, draws=1000):
-    """95 % percentile interval of a score: records are drawn with replacement, `draws` times (Efron 1979).
+    """95 % percentile interval of a score: records are drawn with replacement (Efron 1979).
 
-    function: takes the arrays, returns a float; arrays: tuple of arrays with n rows each; seed: int
-    Returns: (low, high), nan where no draw defines the score
+    function: takes the arrays, returns a float; arrays: tuple of arrays with n rows each
+    Returns: (low, high); draws that do not define the score are left out, nan where all are
     """
     rng = np.random.default_rng(seed)
     count = len(arrays[0])
@@ -95,39 +78,59 @@ def bootstrap_interval(function, arrays, seed, draws=1000):
     for _ in range(draws):
         chosen = rng.integers(0, count, count)
         values.append(function(*(array[chosen] for array in arrays)))
-    values = np.array(values)
-    values = values[np.isfinite(values)]
-    return tuple(float(v) for v in np.percentile(values, (2.5, 97.5))) if len(values) else (float('nan'),) * 2
+    values = np.array(values)[np.isfinite(values)]
+    low, high = np.percentile(values, (2.5, 97.5)) if len(values) else (np.nan, np.nan)
+    return float(low), float(high)
 
 
-def tune_thresholds(targets, probabilities):
-    """For each class of task 2 the threshold with the best F1, pulled towards the best one that all classes share.
+def describe(targets, probabilities, thresholds, seed, task):
+    """Lines that say how good an answer is, each score with its 95 % bootstrap interval.
 
-    Where a class has a handful of records its own best threshold is a matter of luck: one record that is missed can put
-    it next to 0, and every record gets the class.
-    targets: array (n, 12) of 0 and 1; probabilities: float array (n, 12)
-    Returns: float array (12,), the shared one where a class has no record or every record
+    See score() for the arguments; seed: int, of the bootstrap
+    Yields: str
     """
-    grid = np.linspace(0.02, 0.98, 49)
-    scores = np.array([np.mean([f1(truth, values >= t) for truth, values in zip(targets.T, probabilities.T)])
-                       for t in grid])
-    best = np.flatnonzero(scores == scores.max())
-    shared = grid[best[len(best) // 2]]
-    thresholds = np.full(targets.shape[1], shared)
-    for index, (truth, values) in enumerate(zip(targets.T, probabilities.T)):
-        count = truth.sum()
-        if 0 < count < len(truth):
-            own = _best_threshold(truth, values)
-            thresholds[index] = (count * own + TRUST_AFTER * shared) / (count + TRUST_AFTER)
-    return thresholds
+    decisions = decide(probabilities, thresholds, task)
+    scores = [('accuracy', accuracy, decisions)]
+    if task.multi_label:
+        scores += [('mean F1', mean_f1, decisions)]
+    else:
+        scores += [('F1', f1, decisions), ('AUC', auc, probabilities),
+                   ('sensitivity', sensitivity, decisions), ('specificity', specificity, decisions)]
+    for name, function, answer in scores:
+        low, high = bootstrap_interval(function, (targets, answer), seed)
+        yield f'{name}: {function(targets, answer):.4f} (95 % interval {low:.4f} to {high:.4f})'
+    if task.multi_label:
+        all_scores = score(targets, probabilities, thresholds, task)
+        yield f'mean AUC: {all_scores["auc"]:.4f}'
+        for name, count, of_f1, of_auc in zip(task.class_names, targets.sum(axis=0),
+                                              all_scores['class_f1'], all_scores['class_auc']):
+            yield f'  {name}: {int(count)} records, F1 {of_f1:.4f}, AUC {of_auc:.4f}'
+    else:
+        yield str(pd.crosstab(pd.Series(targets, name='truth'), pd.Series(decisions, name='answer')))
 
 
-def _best_threshold(truth, values):
-    """The threshold with the best F1 of one class, halfway between two neighbouring probabilities."""
-    order = np.argsort(-values, kind='stable')
-    hits = np.cumsum(truth[order])
-    scores = 2 * hits / (np.arange(1, len(truth) + 1) + truth.sum())
-    ordered = np.append(values[order], 0.0)
-    scores[ordered[:-1] == ordered[1:]] = -1  # a threshold cannot part equal probabilities
-    best = int(scores.argmax())
-    return (ordered[best] + ordered[best + 1]) / 2
+def tune_thresholds(targets, margins):
+    """The threshold with the best F1 of each class, pulled towards 0.5 where records are few.
+
+    targets: int array (n,), or array (n, 12) of 0 and 1; margins: log-odds, float array (n,) or
+    (n, 12), of records that were not trained on
+    Returns: float array () or (12,) of probabilities
+    """
+    if targets.ndim == 1:
+        return probabilities_of(_pulled(targets, margins, 0.0, TRUST_SHARED))
+    shared = _pulled(targets.ravel(), margins.ravel(), 0.0, TRUST_SHARED)
+    return probabilities_of([_pulled(*each, shared, TRUST_OWN)
+                             for each in zip(targets.T, margins.T)])
+
+
+def _pulled(truth, margins, towards, trust_after):
+    """The log-odds with the best F1, pulled: as far as `trust_after` records of the rarer kind
+    weigh against those that are there."""
+    count = min(truth.sum(), len(truth) - truth.sum())
+    if count == 0:
+        return towards
+    precision, recall, at = precision_recall_curve(truth, margins)
+    scores = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    best = int(scores[:-1].argmax())
+    below = at[best - 1] if best else at[best]
+    return (count * (at[best] + below) / 2 + trust_after * towards) / (count + trust_after)

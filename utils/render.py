@@ -1,48 +1,48 @@
-"""One record -> one (size, size) picture, always the same for the same settings. Knows nothing of Paddle.
+"""One record -> one (size, size) picture, always the same for the same settings.
 
-The twelve leads stand one below the other, each 10 s wide, in bands of the same height with 0 mV in their middle. A tall
-R wave runs into its neighbour's band: it is neither cut nor rescaled, so amplitudes can be compared across records.
+The twelve leads stand one below the other, each 10 s wide, in bands of the same height with 0 mV
+in their middle. A tall R wave runs into its neighbour's band: it is neither cut nor rescaled, so
+amplitudes can be compared across records.
 """
+import io
 import json
-import struct
-import zlib
 
-import cv2
 import numpy as np
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.path import Path
 from matplotlib.transforms import IdentityTransform
+from PIL import Image, PngImagePlugin
 
 from utils.errors import UserError
 from utils.records import LEADS, SAMPLES
 
 DPI = 100  # pixels per inch; any value draws the same, since all lengths below are pixels
 VERSION = 1  # of the drawing; raised when the same settings give other pixels
-PNG_LIMIT = 64 * 2**20  # bytes
-_SIGNATURE = b'\x89PNG\r\n\x1a\n'
-_KEYWORD = b'ecg'  # of the tEXt chunk that says what a picture was drawn from
+KEYWORD = 'ecg'  # of the PNG's text that says what a picture was drawn from
+RUN_LENGTHS = 3  # zlib's Z_RLE: no other is as fast, and for thin lines hardly one is smaller
 
 
 class Renderer:
-    """Draws records with matplotlib's own rasterizer; pixel for pixel what a figure with one line per lead shows.
+    """Draws records with matplotlib's own rasterizer; pixel for pixel what a figure with one line
+    per lead shows.
 
-    There is no figure: twelve paths are made once, and only their heights are replaced, which leaves almost nothing but
-    the rasterizer's work.
+    There is no figure: twelve paths are made once, and only their heights are replaced, which
+    leaves almost nothing but the rasterizer's work.
     size: int, pixels; mv_per_lead: float, mV in the height of one band; line_width: float, pixels
     """
 
     def __init__(self, size, mv_per_lead, line_width):
         band = size / len(LEADS)
         self.pixels_per_mv = band / mv_per_lead
-        self.zero_lines = size - band * (np.arange(len(LEADS)) + 0.5)  # pixels from the bottom, where y starts
+        self.zero_lines = size - band * (np.arange(len(LEADS)) + 0.5)  # y starts at the bottom
         self.agg = RendererAgg(size, size, DPI)
         self.pixels = np.asarray(self.agg.buffer_rgba())
         self.pen = self.agg.new_gc()
         self.pen.set_linewidth(line_width * 72 / DPI)
         self.pen.set_joinstyle('round')  # as Line2D sets them by default
         self.pen.set_capstyle('projecting')
-        seconds = np.arange(SAMPLES) * (size / SAMPLES)
-        self.paths = [Path(np.column_stack([seconds, np.zeros(SAMPLES)])) for _ in LEADS]
+        columns = np.arange(SAMPLES) * (size / SAMPLES)
+        self.paths = [Path(np.column_stack([columns, np.zeros(SAMPLES)])) for _ in LEADS]
 
     def draw(self, signal):
         """Draw one record.
@@ -68,78 +68,49 @@ def settings_of(render):
 
 
 def encode_png(picture, stamp):
-    """Encode a picture as a one-channel PNG that carries `stamp` in a tEXt chunk.
+    """Encode a picture as a one-channel PNG that carries `stamp` as a text.
 
     picture: uint8 array (size, size); stamp: dict, JSON values
     Returns: bytes
     """
-    height, width = picture.shape
-    rows = np.zeros((height, width + 1), np.uint8)  # each begins with its filter; 0, none, is smallest for thin lines
-    rows[:, 1:] = picture
-    # Run lengths alone: no level is faster, and only the slowest, thirty times as slow, is smaller, by 4 %.
-    packer = zlib.compressobj(1, strategy=zlib.Z_RLE)
-    text = _KEYWORD + b'\0' + json.dumps(stamp, sort_keys=True).encode('ascii')
-    return _SIGNATURE + b''.join((
-        _chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0)),  # 8 bits of grey
-        _chunk(b'tEXt', text), _chunk(b'IDAT', packer.compress(rows) + packer.flush()), _chunk(b'IEND', b'')))
-
-
-def _chunk(kind, body):
-    return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
+    text = PngImagePlugin.PngInfo()
+    text.add_text(KEYWORD, json.dumps(stamp, sort_keys=True))
+    data = io.BytesIO()
+    Image.fromarray(picture).save(data, 'png', pnginfo=text, compress_level=1,
+                                  compress_type=RUN_LENGTHS)
+    return data.getvalue()
 
 
 def read_stamp(path):
-    """The stamp that encode_png put into a PNG, or None where there is none or the file is no whole PNG of ours."""
-    with open(path, 'rb') as file:
-        head = file.read(4096)
-        file.seek(0, 2)
-        file.seek(max(file.tell() - 12, 0))
-        tail = file.read()
-    start = len(_SIGNATURE) + 25
-    if not head.startswith(_SIGNATURE) or tail[4:8] != b'IEND' or head[start + 4:start + 8] != b'tEXt':
-        return None
-    length = struct.unpack('>I', head[start:start + 4])[0]
-    body = head[start + 4:start + 8 + length]
-    crc = head[start + 8 + length:start + 12 + length]
-    if crc != struct.pack('>I', zlib.crc32(body)) or not body.startswith(b'tEXt' + _KEYWORD + b'\0'):
-        return None
+    """The stamp that encode_png() put into a PNG, None where it is no whole PNG of ours."""
     try:
-        return json.loads(body[4 + len(_KEYWORD) + 1:])
-    except ValueError:
+        with Image.open(path, formats=('PNG',)) as image:
+            stamp = json.loads(image.info[KEYWORD])
+            image.verify()
+            return stamp
+    except FileNotFoundError:
+        raise
+    except Exception:  # a damaged PNG can make Pillow raise almost anything
         return None
 
 
 def decode_png(path, size):
     """Read a picture.
 
-    path: str, a PNG as encode_png makes them; size: int, the pixels it must have
+    path: str, a PNG as encode_png() makes them; size: int, the pixels it must have
     Returns: uint8 array (size, size)
     Raises: UserError that names the file, what was found and what was expected
     """
     with open(path, 'rb') as file:
-        data = file.read(PNG_LIMIT + 1)
-    # The size is read from the header, so that a hostile file cannot make the decoder take gigabytes.
-    if len(data) < 33 or not data.startswith(_SIGNATURE) or len(data) > PNG_LIMIT:
-        raise UserError(f'{path}: not a PNG ({len(data)} bytes); run process.py again to draw it anew')
-    width, height = struct.unpack('>II', data[16:24])
-    if (width, height) != (size, size):
-        raise UserError(f'{path}: {width} x {height} pixels, expected {size} x {size}; run process.py again to draw it '
-                        'anew')
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if _is_whole(data) else None
-    if picture is None:
-        raise UserError(f'{path}: a damaged PNG; run process.py again to draw it anew')
-    return picture
-
-
-def _is_whole(data):
-    """Whether every chunk is there and matches its checksum; OpenCV decodes half a picture without complaint."""
-    at = len(_SIGNATURE)
-    while at + 12 <= len(data):
-        length, = struct.unpack('>I', data[at:at + 4])
-        end = at + 8 + length
-        if end + 4 > len(data) or data[end:end + 4] != struct.pack('>I', zlib.crc32(data[at + 4:end])):
-            return False
-        if data[at + 4:at + 8] == b'IEND':
-            return True
-        at = end + 4
-    return False
+        data = file.read()
+    redraw = 'run process.py again to draw it anew'
+    try:
+        with Image.open(io.BytesIO(data), formats=('PNG',)) as image:
+            found, kind = image.size, image.mode
+            if (found, kind) == ((size, size), 'L'):
+                image.verify()  # checksums: damaged pixels would decode without complaint
+                return np.array(Image.open(io.BytesIO(data), formats=('PNG',)))
+    except Exception as error:  # a damaged PNG can make Pillow raise almost anything
+        raise UserError(f'{path}: a damaged PNG ({type(error).__name__}); {redraw}') from None
+    raise UserError(f'{path}: {found[0]} x {found[1]} pixels of kind {kind}, expected {size} x '
+                    f'{size} of one channel (L); {redraw}')

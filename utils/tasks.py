@@ -1,21 +1,23 @@
-"""What task 1 and task 2 are: class names, trainreference.csv, answer.csv. Knows nothing of Paddle."""
+"""What task 1 and task 2 are: class names, labels, probabilities, decisions, answers."""
 import csv
 import io
-import os
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from utils.errors import UserError
 
-CSV_LIMIT = 64 * 2**20  # bytes
+MOST_PROBLEMS = 20  # that are told one by one
+TAGS = {'0': 0, '1': 1, '0.0': 0, '1.0': 1, 'normal': 0, 'abnormal': 1, '正常': 0, '异常': 1}
 
 
 @dataclass(frozen=True)
 class Task:
     """A task of the competition.
 
-    class_names: what the network's outputs stand for; multi_label: several classes at once (sigmoid), else one
+    class_names: what the network's outputs stand for; multi_label: several classes at once
+    (sigmoid), else one (softmax)
     """
     number: int
     class_names: tuple
@@ -24,83 +26,164 @@ class Task:
 
 TASKS = {
     1: Task(1, ('normal', 'abnormal'), False),
-    2: Task(2, ('normal', 'sinus bradycardia', 'sinus tachycardia', 'sinus arrhythmia', 'atrial fibrillation',
-                'ventricular premature beat', 'atrial premature beat', 'first-degree AV block',
-                'complete right bundle branch block', 'T-wave change', 'ST change', 'other'), True),
+    2: Task(2, ('normal', 'sinus bradycardia', 'sinus tachycardia', 'sinus arrhythmia',
+                'atrial fibrillation', 'ventricular premature beat', 'atrial premature beat',
+                'first-degree AV block', 'complete right bundle branch block', 'T-wave change',
+                'ST change', 'other'), True),
 }
 
 
 def read_reference(path, names, task):
     """Read the labels of records and check them against the records that are there.
 
-    path: str, CSV; task 1: header name,tag with tags 0 or 1; task 2: no header, name,label[,label...], labels 1-12, or
-        name and twelve cells of 0 and 1
+    path: str, CSV; task 1: header name,tag with tags 0 or 1 (or normal, abnormal, 正常, 异常);
+        task 2: no header, name,label[,label...], labels 1-12, or name and twelve cells of 0 and 1
     names: iterable of str, the records that must have a label each; task: Task
-    Returns: targets for sorted(names): int64 array (n,) for task 1, float32 array (n, 12) of 0 and 1 for task 2
+    Returns: targets for sorted(names): int64 array (n,), or float32 array (n, 12) of 0 and 1
     Raises: UserError with one line per problem: file, line number, what was found and expected
     """
     names = set(names)
     found, problems = {}, []
-    for row, (line, cells) in enumerate(_read_rows(path)):
-        name = _strip_mat(cells[0])
+    for line, cells in _read_rows(path, names):
+        name = cells[0][:-4] if cells[0].lower().endswith('.mat') else cells[0]
         try:
-            if row == 0 and task.number == 1 and name.lower() == 'name':
-                continue
             label = _parse_labels(cells, task)
             if name in found:
-                raise ValueError(f'the record {name} stood in line {found[name][0]} already; remove one of the lines')
+                raise ValueError(f'the record {name} stood in line {found[name][0]} already; '
+                                 'remove one of the lines')
             if name not in names:
-                raise ValueError(f'there is no picture of the record {name}; run process.py, or remove the line')
+                raise ValueError(f'there is no picture of the record {name}; run process.py, or '
+                                 'remove the line')
             found[name] = (line, label)
         except ValueError as error:
             problems.append(f'{path}, line {line}: {error}')
     missing = sorted(names - set(found))
     if missing:
         some = ', '.join(missing[:5]) + (', ...' if len(missing) > 5 else '')
-        problems.append(f'{path}: no label for {len(missing)} of {len(names)} records: {some}; expected one line each')
-    if problems and _fits_other_task(path, task):
-        raise UserError(f'{path}: these look like the labels of task {3 - task.number}, expected those of task {task.number}; '
-                        f'set task: {3 - task.number} (-o task={3 - task.number})')
+        problems.append(f'{path}: no label for {len(missing)} of {len(names)} records: {some}; '
+                        'expected one line each')
+    if problems and _fits(path, names, TASKS[3 - task.number]):
+        raise UserError(f'{path}: these look like the labels of task {3 - task.number}, expected '
+                        f'those of task {task.number}; set task: {3 - task.number}')
     if problems:
-        more = [f'{path}: and {len(problems) - 20} more problems'] if len(problems) > 20 else []
-        raise UserError(*problems[:20], *more)
+        more = len(problems) - MOST_PROBLEMS
+        rest = [f'{path}: and {more} more problems'] if more > 0 else []
+        raise UserError(*problems[:MOST_PROBLEMS], *rest)
     return as_targets([found[name][1] for name in sorted(names)], task)
 
 
-def _fits_other_task(path, task):
-    other = TASKS[3 - task.number]
-    rows = [cells for _, cells in _read_rows(path)]
-    header = bool(rows) and rows[0][0].lower() == 'name'
+def _read_rows(path, names):
+    """(line number, cells) of the rows with labels: no header, no index column, no blank lines."""
+    text = _read_text(path)
+    first = text.lstrip().partition('\n')[0]
+    delimiter = max(',;\t', key=first.count)
+    width = max(line.count(delimiter) for line in text.splitlines()) + 1 if text else 1
     try:
-        return header == (other.number == 1) and bool([_parse_labels(cells, other) for cells in rows[header:]])
+        table = pd.read_csv(io.StringIO(text), sep=delimiter, header=None, names=range(width),
+                            dtype=str, keep_default_na=False, skip_blank_lines=False)
+    except (ValueError, pd.errors.ParserError) as error:
+        raise UserError(f'{path}: not a table of names and labels ({error})') from None
+    rows = [(number, [cell.strip() for cell in row])
+            for number, row in enumerate(table.to_numpy().tolist(), 1)]
+    rows = [(number, row) for number, row in rows if any(row)]
+    index = [row[0] for _, row in rows if row[0]]
+    if index == [str(i) for i in range(len(index))] and not set(index) <= names:
+        rows = [(number, row[1:]) for number, row in rows]  # as DataFrame.to_csv writes it
+    if rows and rows[0][1][0].lower() == 'name' and 'name' not in names:
+        rows = rows[1:]
+    return rows
+
+
+def _read_text(path):
+    try:
+        with open(path, 'rb') as file:
+            data = file.read()
+    except FileNotFoundError:
+        raise UserError(f'{path}: no such file; expected the labels of the records, one line '
+                        'each') from None
+    utf16 = data[:2] in (b'\xff\xfe', b'\xfe\xff')
+    for encoding in ('utf-16',) if utf16 else ('utf-8-sig', 'gb18030'):
+        try:
+            return data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    raise UserError(f'{path}: neither UTF-8, UTF-16 nor GBK text; save it as UTF-8 CSV')
+
+
+def _fits(path, names, task):
+    """Whether a file would pass as the labels of `task`."""
+    try:
+        return bool([_parse_labels(cells, task) for _, cells in _read_rows(path, names)])
     except ValueError:
         return False
+
+
+def _parse_labels(cells, task):
+    """The tag (task 1) or the set of labels 1-12 (task 2) of one row; ValueError says why not."""
+    cells = cells[:1] + [cell for cell in cells[1:] if cell]  # spreadsheets pad short rows
+    if len(cells) < 2:
+        expected = 'label' if task.multi_label else 'tag'
+        raise ValueError(f'found {cells[0]!r} alone, expected name,{expected}')
+    if not task.multi_label:
+        if len(cells) > 2 or cells[1].lower() not in TAGS:
+            raise ValueError(f'found the tag {",".join(cells[1:])!r}, expected 0 (normal) or 1 '
+                             '(abnormal)')
+        return TAGS[cells[1].lower()]
+    count = len(task.class_names)
+    labels = [cell[:-2] if cell.endswith('.0') else cell for cell in cells[1:]]
+    if len(labels) == count and set(labels) == {'0', '1'}:  # one-hot
+        labels = [str(number) for number, cell in enumerate(labels, 1) if cell == '1']
+    wrong = [label for label in labels if label not in map(str, range(1, count + 1))]
+    if wrong:
+        raise ValueError(f'found the label {wrong[0]!r}, expected whole numbers from 1 to {count}')
+    if '1' in labels and set(labels) != {'1'}:
+        raise ValueError('found label 1 (normal) beside others; a normal record has no other')
+    return {int(label) for label in labels}
 
 
 def as_targets(labels, task):
     """Turn labels into what the network is trained on.
 
-    labels: list of tag (task 1) or of sets of 1-12 (task 2)
-    Returns: int64 array (n,) or float32 array (n, 12)
+    labels: list of tags (task 1) or of sets of 1-12 (task 2)
+    Returns: int64 array (n,), or float32 array (n, 12) of 0 and 1
     """
     if not task.multi_label:
         return np.array(labels, dtype=np.int64)
-    targets = np.zeros((len(labels), len(task.class_names)), dtype=np.float32)
-    for row, chosen in zip(targets, labels):
-        row[[label - 1 for label in chosen]] = 1
-    return targets
+    numbers = range(1, len(task.class_names) + 1)
+    return np.array([[number in chosen for number in numbers] for chosen in labels], np.float32)
+
+
+def margins_of(logits, task):
+    """What the network says, as log-odds.
+
+    logits: float32 array (n, classes); task: Task
+    Returns: float64 array (n,) of "abnormal" (softmax), or (n, 12) (sigmoid)
+    """
+    margins = logits.astype(np.float64)
+    return margins if task.multi_label else margins[:, 1] - margins[:, 0]
+
+
+def probabilities_of(margins):
+    """Log-odds as probabilities: float array -> float64 array."""
+    return np.exp(-np.logaddexp(0, -np.asarray(margins, dtype=np.float64)))
+
+
+def log_odds(probabilities):
+    """Probabilities, also 0 and 1, as finite log-odds: float or array -> float or array."""
+    within = np.clip(probabilities, 1e-9, 1 - 1e-9)
+    return np.log(within / (1 - within))
 
 
 def decide(probabilities, thresholds, task):
     """Turn probabilities into an answer.
 
-    probabilities: float array (n,) of "abnormal" for task 1, (n, 12) for task 2
-    thresholds: float, or float array (12,)
-    Returns: int64 array (n,) of 0 and 1, or (n, 12) where every row has a 1 and "normal" stands alone
+    probabilities: float array (n,) of "abnormal", or (n, 12); thresholds: float, or array (12,)
+    Returns: int64 array (n,) of 0 and 1, or (n, 12) where every row has a 1, "normal" alone
     """
     chosen = (probabilities >= thresholds).astype(np.int64)
     if task.multi_label:
-        # In log-odds: a class with a low threshold could not be far below it otherwise, and would always be the nearest.
+        # In log-odds: a class with a low threshold could not be far below it otherwise, and
+        # would always be the nearest.
         margin = log_odds(probabilities) - log_odds(thresholds)
         nothing = ~chosen.any(axis=1)
         chosen[nothing, margin[nothing].argmax(axis=1)] = 1
@@ -109,12 +192,6 @@ def decide(probabilities, thresholds, task):
         chosen[both & ~normal_wins, 0] = 0
         chosen[both & normal_wins, 1:] = 0
     return chosen
-
-
-def log_odds(probabilities):
-    """Probabilities, also 0 and 1, as finite log-odds: float or array -> float or array."""
-    within = np.clip(probabilities, 1e-9, 1 - 1e-9)
-    return np.log(within / (1 - within))
 
 
 def is_abnormal(target, task):
@@ -129,76 +206,42 @@ def words_for(target, task):
     return ', '.join(name for name, present in zip(task.class_names, target) if present)
 
 
-def answer_rows(names, decisions, task, form='list'):
-    """The rows of answer.csv.
+def answer_text(names, decisions, task, form='list'):
+    """What answer.csv holds, names to the letter.
 
-    names: list of str; decisions: as decide returns them; form: 'list' or 'onehot', for task 2
-    Returns: list of lists of cells; task 1 with the header name,tag; task 2 without one, name,label[,label...] or, one-hot,
-        the name and for each of the twelve classes 1 or 0
+    names: list of str; decisions: as decide() returns them; form: 'list' or 'onehot', for task 2
+    Returns: str; with the header name,tag for task 1; for task 2 name,label[,label...] or the name
+        and twelve times 0 or 1, without a header
     """
     if not task.multi_label:
-        return [['name', 'tag']] + [[name, int(tag)] for name, tag in zip(names, decisions)]
-    if form == 'onehot':
-        return [[name] + [int(present) for present in row] for name, row in zip(names, decisions)]
-    return [[name] + [int(label) + 1 for label in np.flatnonzero(row)] for name, row in zip(names, decisions)]
+        rows = [['name', 'tag'], *zip(names, decisions)]
+    elif form == 'onehot':
+        rows = [[name, *row] for name, row in zip(names, decisions)]
+    else:
+        rows = [[name, *(np.flatnonzero(row) + 1)] for name, row in zip(names, decisions)]
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerows(rows)  # pandas has no rows of several lengths
+    return text.getvalue()
 
 
-def _parse_labels(cells, task):
-    cells = cells[:1] + [cell for cell in cells[1:] if cell]  # a spreadsheet pads short rows with empty cells
-    if len(cells) < 2:
-        raise ValueError(f'found {cells[0]!r} alone, expected name,{"label" if task.multi_label else "tag"}')
+def validation_table(names, targets, margins, task):
+    """The answers for records that were not trained on, as validation.csv holds them.
+
+    names: list of str; targets: as as_targets(); margins: as margins_of()
+    Returns: pandas.DataFrame: name, truth and log-odds of "abnormal", or of each of the 12 classes
+    """
+    columns = task.class_names if task.multi_label else ('abnormal',)
+    truth = pd.DataFrame(targets.reshape(len(names), -1).astype(int),
+                         columns=[f'{name}: truth' for name in columns])
+    said = pd.DataFrame(margins.reshape(len(names), -1),
+                        columns=[f'{name}: log-odds' for name in columns])
+    return pd.concat([pd.Series(names, name='name'), truth, said], axis=1)
+
+
+def of_validation_table(table, task):
+    """(targets, margins) of what validation_table() made."""
+    targets = table.filter(regex=': truth$').to_numpy()
+    margins = table.filter(regex=': log-odds$').to_numpy(np.float64)
     if not task.multi_label:
-        if len(cells) > 2 or cells[1] not in ('0', '1', '0.0', '1.0'):
-            raise ValueError(f'found the tag {",".join(cells[1:])!r}, expected 0 (normal) or 1 (abnormal)')
-        return int(cells[1][0])
-    count = len(task.class_names)
-    if len(cells) == 1 + count and set(cells[1:]) <= {'0', '1'}:  # one-hot; a list never names all twelve
-        if '1' not in cells[1:]:
-            raise ValueError('found twelve times 0; every record has at least one label')
-        cells = cells[:1] + [str(i + 1) for i in range(count) if cells[i + 1] == '1']
-    labels = set()
-    for cell in cells[1:]:
-        if not (cell.isascii() and cell.isdigit() and 1 <= int(cell[:4]) <= count):
-            raise ValueError(f'found the label {cell!r}, expected whole numbers from 1 to {count}')
-        labels.add(int(cell))
-    if 1 in labels and len(labels) > 1:
-        raise ValueError('found label 1 (normal) beside others; a normal record has no other label')
-    return labels
-
-
-def _read_rows(path):
-    """(line number, cells) of the rows of a CSV that are not blank; comma, semicolon or tab between cells."""
-    text = _read_text(path)
-    first = text.lstrip().split('\n', 1)[0]
-    delimiter = max(',;\t', key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter)
-    try:
-        for cells in reader:
-            cells = [cell.strip() for cell in cells]
-            if any(cells):
-                yield reader.line_num, cells
-    except csv.Error as error:
-        raise UserError(f'{path}, line {reader.line_num}: not a CSV row ({error})') from None
-
-
-def _read_text(path):
-    try:
-        size = os.path.getsize(path)
-        if size > CSV_LIMIT:
-            raise UserError(f'{path}: {size / 2**20:.0f} MiB, expected a table of names and labels under '
-                            f'{CSV_LIMIT // 2**20} MiB')
-        with open(path, 'rb') as file:
-            data = file.read()
-    except FileNotFoundError:
-        raise UserError(f'{path}: no such file; expected the labels of the records, one line each') from None
-    encodings = ('utf-16',) if data[:2] in (b'\xff\xfe', b'\xfe\xff') else ('utf-8-sig', 'gb18030')
-    for encoding in encodings:
-        try:
-            return data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    raise UserError(f'{path}: neither UTF-8, UTF-16 nor GBK text; save it as UTF-8 CSV')
-
-
-def _strip_mat(name):
-    return name[:-4] if name.lower().endswith('.mat') else name
+        return targets[:, 0].astype(np.int64), margins[:, 0]
+    return targets.astype(np.float32), margins

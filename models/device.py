@@ -1,0 +1,132 @@
+"""Paddle and the device it runs on: threads, memory, messages. Scripts call import_paddle() first."""
+import zlib  # noqa: F401  Paddle 2.6 crashes in zlib when it is what loads libz first
+
+import ctypes
+import os
+import platform
+import sys
+import warnings
+
+from utils import machine
+from utils.errors import UserError
+
+USELESS = ('No ccache found', 'When training, we now always track global mean and variance',
+           'You are using GPU version Paddle, but your CUDA device is not set')
+
+
+def import_paddle():
+    """Import Paddle, after setting what its CPU kernels read once, at the first operation, unless
+    the user has set it.
+
+    Paddle starts with one thread; and MKL, on AMD, with half of the vector width unless told.
+    Returns: the module
+    Raises: UserError where Paddle is not installed
+    """
+    if _is_amd():
+        os.environ.setdefault('MKL_DEBUG_CPU_TYPE', '5')
+    chosen = 'OMP_NUM_THREADS' in os.environ or 'MKL_NUM_THREADS' in os.environ
+    beside = int(os.environ.get('PADDLE_LOCAL_SIZE', 1))  # processes the launcher started here
+    for text in USELESS:
+        warnings.filterwarnings('ignore', text)
+    try:
+        import paddle
+    except ImportError as error:
+        raise UserError(f'Paddle cannot be imported ({error}); install it as README.md says: '
+                        'pip install -r requirements.txt') from None
+    if not chosen:
+        # After the import: before it, Paddle would print a warning meant for its launcher.
+        threads = str(max(1, machine.usable_cores() // beside))
+        os.environ['OMP_NUM_THREADS'] = os.environ['MKL_NUM_THREADS'] = threads
+    return paddle
+
+
+def _is_amd():
+    try:
+        with open('/proc/cpuinfo', encoding='utf-8', errors='replace') as file:
+            return 'AuthenticAMD' in file.read()
+    except OSError:
+        return 'AuthenticAMD' in os.environ.get('PROCESSOR_IDENTIFIER', '')  # Windows
+
+
+def choose_device(wanted):
+    """Make Paddle use the device that `wanted` asks for.
+
+    wanted: 'auto', 'gpu' or 'cpu'
+    Returns: (device, words); device 'gpu:N' or 'cpu'; words: what this run runs on, one line
+    Raises: UserError for 'gpu' where Paddle finds none
+    """
+    import paddle
+    compiled = paddle.is_compiled_with_cuda()
+    count = paddle.device.cuda.device_count() if compiled else 0
+    if wanted == 'cpu' or not count:
+        device = 'cpu'
+        reason = 'device: cpu was asked for' if wanted == 'cpu' else \
+            'Paddle finds no GPU' if compiled else 'this Paddle is the CPU build'
+    else:
+        device = f'gpu:{os.environ.get("FLAGS_selected_gpus", "0").partition(",")[0]}'
+        reason = f'{count} GPU(s) found'
+    if wanted == 'gpu' and not count:
+        raise UserError(f'device: gpu was asked for, but {reason}; choose a GPU machine'
+                        f'{"" if compiled else " and install paddlepaddle-gpu"}, or set device: '
+                        'auto')
+    if device == 'cpu':
+        _keep_freed_memory()
+    paddle.device.set_device(device)
+    return device, _describe(device, reason)
+
+
+def _describe(device, reason):
+    import paddle
+    cuda = f'CUDA {paddle.version.cuda()}' if paddle.is_compiled_with_cuda() else 'no CUDA'
+    if device == 'cpu':
+        threads, cores = os.environ.get('OMP_NUM_THREADS', '1'), machine.usable_cores()
+        card = f'CPU with {threads} thread(s) of {cores} core(s)'
+    else:
+        found = paddle.device.cuda.get_device_properties(device)
+        card = f'{device} {found.name} with {found.total_memory / 2**30:.1f} GiB'
+    return f'Python {platform.python_version()}, Paddle {paddle.__version__}, {cuda}, {card} ' \
+           f'({reason})'
+
+
+def _keep_freed_memory():
+    """Make glibc reuse the memory of one iteration for the next, unless the user has set how.
+
+    Paddle's CPU kernels return each large tensor to the system, which has to clear its pages when
+    the next one takes them: a quarter of the time of a training step at 320 pixels, half at 640;
+    what stays is up to a third more memory.
+    """
+    if any(name == 'GLIBC_TUNABLES' or name.startswith('MALLOC_') for name in os.environ):
+        return
+    if _has_glibc():
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no block gets pages of its own
+        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: what is free stays
+
+
+def release_freed_memory():
+    """Give back what glibc keeps, between work that takes blocks of other sizes."""
+    if _has_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _has_glibc():
+    return sys.platform == 'linux' and hasattr(ctypes.CDLL(None), 'mallopt')  # musl has none
+
+
+def tune_gpu(amp):
+    """Let cuDNN measure its algorithms once for each shape, of which training has few; and, with
+    mixed precision, let Paddle keep the channels last, where tensor cores are fastest.
+
+    amp: bool
+    Source: https://www.paddlepaddle.org.cn/documentation/docs/zh/guides/performance_improving/training_improving_model_cn.html
+    """
+    import paddle
+    paddle.set_flags({'FLAGS_cudnn_exhaustive_search': True})
+    if amp:
+        paddle.incubate.autotune.set_config({'layout': {'enable': True}})
+
+
+def is_out_of_memory(error):
+    """Whether an exception says that memory ran out; Paddle raises it as several types."""
+    text = str(error)
+    return isinstance(error, MemoryError) or 'ResourceExhausted' in text or 'ut of memory' in text

@@ -1,0 +1,199 @@
+"""Pictures -> logits: the plain network, and a faster one for CPUs, made anew for each prediction.
+
+The fast one is Paddle Inference with oneDNN. Its program is written into a private folder, read and
+thrown away, so nothing that lies on a disk is ever run. It is only speed: where it cannot be made,
+or does not answer as the plain network does, the plain network predicts.
+"""
+import contextlib
+import os
+import sys
+import tempfile
+
+import numpy as np
+
+from models import normalise, to_input
+from utils import images, machine
+from utils.tasks import log_odds, margins_of, probabilities_of
+
+CHECKED = 8  # pictures that both networks are asked about before the fast one is trusted
+# How far its probabilities may be off; oneDNN rounds otherwise (1e-6), bf16 has 8 bits.
+TOLERANCE = {'fp32': 0.001, 'bf16': 0.05}
+UNSURE = 0.5  # log-odds: what bf16 puts this near a threshold is asked again in fp32
+
+
+def plain_network(model):
+    """A model as a function: uint8 array (n, size, size) -> logits, float32 array (n, classes).
+
+    It runs without gradients and with BatchNorm's running statistics.
+    model: paddle.nn.Layer, put into evaluation mode
+    """
+    import paddle
+
+    def network(pixels):
+        with paddle.no_grad():
+            return model(to_input(pixels)).astype('float32').numpy()
+
+    model.eval()
+    return network
+
+
+def mean_of(networks):
+    """Several networks as one, which answers with the mean of their logits.
+
+    networks: list of functions, as plain_network() returns them
+    """
+    def network(pixels):
+        return np.mean([each(pixels) for each in networks], axis=0)
+    return networks[0] if len(networks) == 1 else network
+
+
+def predict_logits(network, pictures, batch_size, workers, on_batch=None):
+    """Run a network over all pictures.
+
+    network: function, as plain_network() returns it; pictures: images.Pictures
+    batch_size, workers: int; on_batch: function(count) called after each batch, or None
+    Returns: float32 array (n, classes)
+    """
+    batches = [(0, np.arange(at, min(at + batch_size, len(pictures))))
+               for at in range(0, len(pictures), batch_size)]
+    logits = []
+    for _, _, pixels in images.read_batches(pictures, batches, workers):
+        logits.append(network(pixels))
+        if on_batch:
+            on_batch(len(pixels))
+    return np.concatenate(logits)
+
+
+def fastest_network(models, task, thresholds, device, precision, pixels):
+    """The fastest network that answers as the plain one does, on the pictures it is tried with.
+
+    models: list of paddle.nn.Layer, whose mean is asked for; task: tasks.Task; thresholds: as
+    tasks.decide() takes them
+    device: 'cpu' or 'gpu:N'; precision: 'fp32' or 'bf16'; pixels: uint8 array (n, size, size)
+    Returns: (network, notes); network: function, as plain_network() returns it; notes: list of str,
+        what runs, and why what was asked for does not
+    """
+    plain = mean_of([plain_network(model) for model in models])
+    if device != 'cpu':
+        fp32 = ', fp32: predict.precision is for CPUs' if precision == 'bf16' else ''
+        return plain, [f'plain network{fp32}']
+    notes = []
+    if precision == 'bf16' and not _has_bf16():
+        precision = 'fp32'
+        notes.append('fp32: this CPU has no bf16 instructions (avx512_bf16 or amx_bf16)')
+    try:
+        fast = mean_of([_make_fast(model, precision) for model in models])
+        difference = _compare(fast(pixels), plain(pixels), task, TOLERANCE[precision])
+    except Exception as error:  # Paddle's C++ side can raise anything; the plain network works
+        why = str(error).strip().partition('\n')[0]
+        return plain, notes + [f'plain network, slower: oneDNN in {precision} does not: {why}']
+    notes.append(f"oneDNN in {precision}: its probabilities differ from the plain network's by at "
+                 f'most {difference:.1e} on {len(pixels)} pictures')
+    if precision == 'bf16':
+        notes.append('what bf16 puts near a threshold is asked again in fp32')
+        return _ask_again(fast, plain, task, thresholds), notes
+    return fast, notes
+
+
+def _ask_again(fast, exact, task, thresholds):
+    """A network that answers as `fast`, and near a threshold as `exact`, so that tags are equal."""
+    limits = log_odds(thresholds)
+
+    def network(pixels):
+        logits = fast(pixels)
+        near = np.abs(margins_of(logits, task) - limits).reshape(len(logits), -1) < UNSURE
+        unsure = np.flatnonzero(near.any(axis=1))
+        if len(unsure):
+            logits[unsure] = exact(pixels[unsure])
+        return logits
+    return network
+
+
+def _compare(logits, expected, task, tolerance):
+    """The largest difference of two networks' probabilities; an error where it is too large.
+
+    A network that is sure of everything has equal probabilities whatever happens to its logits,
+    so both are looked at.
+    """
+    ours, theirs = (probabilities_of(margins_of(each, task)) for each in (logits, expected))
+    difference = float(np.abs(ours - theirs).max())
+    of_logits = float(np.abs(logits - expected).max() / max(1.0, np.abs(expected).max()))
+    if not (difference <= tolerance and of_logits <= 10 * tolerance):
+        raise ValueError(f"its probabilities differ from the plain network's by up to "
+                         f'{difference:.1e}, its logits by {of_logits:.1e} of the largest')
+    return difference
+
+
+def _make_fast(model, precision):
+    with tempfile.TemporaryDirectory() as folder:
+        _export(model, folder)
+        return _load(folder, precision)
+
+
+def _export(model, folder):
+    """Write `model`, with normalise() before it, as a program for Paddle Inference."""
+    import paddle
+
+    class Network(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, pixels):
+            return self.model(normalise(pixels))
+
+    network = Network()
+    network.eval()
+    pixels = paddle.static.InputSpec([None, None, None], 'uint8', 'pixels')
+    with _quiet():
+        static = paddle.jit.to_static(network, input_spec=[pixels], full_graph=True)
+        paddle.jit.save(static, os.path.join(folder, 'network'))
+
+
+def _load(folder, precision):
+    """The program in `folder` as a function, as plain_network() returns it."""
+    import paddle
+    from paddle import inference
+    ending = 'json' if paddle.framework.use_pir_api() else 'pdmodel'
+    config = inference.Config(os.path.join(folder, f'network.{ending}'),
+                              os.path.join(folder, 'network.pdiparams'))
+    config.disable_gpu()
+    config.disable_glog_info()
+    threads = int(os.environ.get('OMP_NUM_THREADS') or machine.usable_cores())
+    config.set_cpu_math_library_num_threads(threads)
+    config.enable_mkldnn()
+    with _quiet():
+        if precision == 'bf16':
+            config.enable_mkldnn_bfloat16()
+        predictor = inference.create_predictor(config)
+    source = predictor.get_input_handle(predictor.get_input_names()[0])
+    result = predictor.get_output_handle(predictor.get_output_names()[0])
+
+    def network(pixels):
+        source.copy_from_cpu(np.ascontiguousarray(pixels))
+        predictor.run()
+        return result.copy_to_cpu()
+    return network
+
+
+def _has_bf16():
+    import paddle
+    return paddle.base.core.supports_bfloat16_fast_performance()
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keep Paddle's C++ side from telling its passes, hundreds of lines, on the screen."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        for handle, copy in enumerate(kept, 1):
+            os.dup2(copy, handle)
+            os.close(copy)
+        os.close(nowhere)
