@@ -4,6 +4,8 @@ import subprocess
 import sys
 import time
 
+import pandas as pd
+
 from benchmarks.pictures import mat_files
 from models import build_model
 from models.weights import weights_of
@@ -48,9 +50,9 @@ def keep_model(folder, overrides):
     """A best_model folder with random weights."""
     config = settings.load(os.path.join(PROJECT, 'config.yml'), overrides)
     os.makedirs(os.path.dirname(folder))
-    checkpoint.save_best(folder, weights_of(build_model(config.model.name, 2, 0)), config, {
-        'epoch': 1, 'iteration': 1, 'threshold': 0.5, 'validation': {'f1': 0.0},
-        'validation_records': []})
+    metrics = {'epoch': 1, 'iteration': 1, 'threshold': 0.5, 'validation': {'f1': 0.0}}
+    checkpoint.save_best(folder, [weights_of(build_model(config.model.name, 2, 0))], config,
+                         metrics, pd.DataFrame(columns=['name']))
 
 
 def options(overrides):

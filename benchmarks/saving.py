@@ -3,11 +3,12 @@ import os
 import time
 
 import numpy as np
+import pandas as pd
 
 from benchmarks.measure import alternate
 from models import build_model, device, to_input
 from models.optimizer import make_optimizer
-from models.weights import set_state, set_weights, state_arrays, weights_of
+from models.weights import Average, set_state, set_weights, state_arrays, weights_of
 from utils import checkpoint, config
 
 
@@ -16,24 +17,28 @@ def compare(folder, arguments):
     paddle = device.import_paddle()
     settings = config.Config()
     model = build_model(arguments.model, 2, 0)
+    average = Average(model, build_model(arguments.model, 2, 0), settings.train.ema)
     optimizer = make_optimizer(settings.train, model)
     scaler = paddle.amp.GradScaler(enable=False)
     model(to_input(np.zeros((2, 64, 64), np.uint8))).mean().backward()
     optimizer.step()
     last, best = os.path.join(folder, 'last'), os.path.join(folder, 'best_model')
-    metrics = {'epoch': 1, 'iteration': 1, 'validation': {'f1': 0.0}}
 
     def copy():
-        return state_arrays(model, optimizer, scaler)
+        return state_arrays(average, optimizer, scaler)
+
+    def save_best():
+        metrics = {'epoch': 1, 'iteration': 1, 'validation': {'f1': 0.0}}
+        checkpoint.save_best(best, [weights_of(model)], settings, metrics,
+                             pd.DataFrame(columns=['name']))
 
     ways = {
         'copying the state, which the loop waits for': copy,
         'saving output/last': lambda: checkpoint.save_last(last, {'iteration': 1}, copy()),
-        'going on from output/last': lambda: set_state(model, optimizer, scaler,
+        'going on from output/last': lambda: set_state(average, optimizer, scaler,
                                                        checkpoint.load_last(last)[1], last),
-        'saving output/best_model': lambda: checkpoint.save_best(best, weights_of(model), settings,
-                                                                 metrics),
-        'loading output/best_model': lambda: set_weights(model, checkpoint.load_best(best)[0],
+        'saving output/best_model': save_best,
+        'loading output/best_model': lambda: set_weights(model, checkpoint.load_best(best)[0][0],
                                                          best)}
     for name, seconds in alternate(ways, arguments.runs, time.perf_counter).items():
         place = best if 'best' in name else last

@@ -312,10 +312,10 @@ def stop_train(place, rng, _, signum=signal.SIGTERM, twice=False):
     run = place.start('train.py', output=output)
     word = f'iter: {rng.randint(1, ITERATIONS - 2)}/'
     run.wait_until(lambda: run.said(word))
-    os.killpg(run.pid, signum)
+    os.kill(run.pid, signum)
     if twice:
         run.wait_until(lambda: any('once more ends at once' in line for line in run.errors))
-        os.killpg(run.pid, signum)
+        run.process.send_signal(signum)  # does nothing where it has ended
     began, code = time.monotonic(), run.end()
     if code != 128 + signum or any('Traceback' in line for line in run.errors):
         return f'exit code {code}: {"".join(run.errors)[-300:]}'

@@ -26,6 +26,7 @@ import time
 import zipfile
 
 import numpy as np
+import pandas as pd
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, PROJECT)
@@ -34,7 +35,7 @@ from utils import (archives, checkpoint, config, errors, inputs, machine, pool, 
                    records, render, tasks)
 
 SECONDS = 10  # longest time for one input
-MAY_CRASH = ('mat',)
+MAY_CRASH = ('ecg', 'mat')
 NUMBERS = [struct.pack(form, value) for form, value in (
     ('<I', 0), ('<I', 1), ('<i', -1), ('<I', 0x7fffffff), ('<I', 0x80000000), ('<Q', 2**40),
     ('>I', 2**31 - 1), ('<H', 65535), ('B', 255), ('B', 0), ('<q', -1), ('<I', 14), ('<I', 15),
@@ -44,7 +45,7 @@ TEXTS = [b'../', b'/', b'\0', b'\n', b'"', b"'", b',', b';', b': ', b'- ', b'[' 
          b'\xff\xfe', b'.nan', b'\x80\x04', b'c__main__\nx\n', b'cposix\nsystem\n', b'#', b'R', b'b',
          b'0', b'2', b'(', b't', b'r\xff\xff\xff\x7f', b"cos\nsystem\n(S'touch MARKER'\ntR."]
 PROGRAMS = ('os.system', 'os.exec', 'os.posix_spawn', 'os.spawn', 'subprocess.Popen', 'os.fork')
-WRITES = ('os.mkdir', 'os.rename', 'os.remove', 'os.rmdir', 'os.symlink', 'os.link')
+WRITES = ('os.mkdir', 'os.rename', 'os.symlink', 'os.link')
 watched = []  # the folder that this process may write to, and what it did that it may not
 
 
@@ -102,7 +103,10 @@ def watch(reader, path, target):
     watched[:] = [target]
     try:
         reader(path, target)
-    except errors.UserError:
+    except MemoryError:  # the pool tells of it; others must not let it pass
+        watched.clear()
+        raise
+    except (errors.UserError, OSError):  # one line each, see errors.run()
         result = 'refused'
     except BaseException as error:
         result = f'{type(error).__name__}: {str(error)[:200]}'
@@ -116,6 +120,8 @@ def watch(reader, path, target):
 @functools.lru_cache(maxsize=1)
 def install_hook():
     """Note the programs that are started, and what is written outside the watched folder."""
+    scratch = os.path.join(tempfile.gettempdir(), 'tmp')  # asked for now: it would call the hook
+
     def hook(event, arguments):
         if not watched:
             return
@@ -125,7 +131,7 @@ def install_hook():
             os.O_WRONLY | os.O_RDWR | os.O_CREAT)
         if writes or event in WRITES:
             path = os.path.abspath(os.fsdecode(arguments[0]))
-            if not path.startswith((watched[0], tempfile.gettempdir() + '/tmp')):
+            if not path.startswith((watched[0], scratch, os.devnull)):
                 watched.append((event, path))
     sys.addaudithook(hook)
 
@@ -315,7 +321,7 @@ def make_seeds(folder):
         put('npz', '.npz', file.read())
     kept = {'epoch': 1, 'iteration': 3, 'threshold': 0.5, 'validation': {'f1': 0.5}}
     best = os.path.join(folder, 'good_best')
-    checkpoint.save_best(best, arrays, config.Config(), kept)
+    checkpoint.save_best(best, [arrays], config.Config(), kept, pd.DataFrame({'name': ['A']}))
     for name in ('config.yml', 'metrics.json'):
         with open(os.path.join(best, name), 'rb') as file:
             put('best', os.path.splitext(name)[1], file.read())

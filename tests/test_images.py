@@ -1,182 +1,158 @@
+import json
 import os
+import shutil
 import threading
 
 import numpy as np
 import pytest
 from conftest import make_signal
 
-from utils import images, runtime
+from utils import images
 from utils.config import Augment, Render
 from utils.errors import UserError
 from utils.render import Renderer, encode_png, settings_of
 
-SIZE = 48
+SIZE = 64
 DRAWN_WITH = settings_of(Render(size=SIZE))
+NAMES = [f'r{i}' for i in range(8)]
 
 
 @pytest.fixture(scope='module')
-def pictures_on_disk(tmp_path_factory):
-    """(root, list of paths, list of pictures): twelve pictures in root/train."""
-    root = tmp_path_factory.mktemp('pictures')
-    os.makedirs(root / 'train')
+def source(tmp_path_factory):
+    """A data.root with pictures of the part train, as process.py leaves it."""
+    root = tmp_path_factory.mktemp('root')
+    (root / 'train').mkdir()
     renderer = Renderer(SIZE, 2.0, 1.0)
-    paths, pictures = [], []
-    for i in range(12):
-        pictures.append(renderer.draw(make_signal(i, 60 + 5 * i)))
-        paths.append(str(root / 'train' / f'A{i:02d}.png'))
-        with open(paths[-1], 'wb') as file:
-            file.write(encode_png(pictures[-1], {**DRAWN_WITH, 'record': i}))
-    return str(root), paths, pictures
+    for seed, name in enumerate(NAMES):
+        png = encode_png(renderer.draw(make_signal(seed)), {**DRAWN_WITH, 'record': seed})
+        (root / 'train' / f'{name}.png').write_bytes(png)
+    (root / 'render.json').write_text(json.dumps({
+        **DRAWN_WITH, 'train': NAMES, 'val': [], 'not_drawn': {'train': [], 'val': []},
+        'finished': True, 'command': 'python process.py -o mend=it'}))
+    return root
 
 
-# The split.
-
-def tags(normal, abnormal, seed=0):
-    return np.random.default_rng(seed).permutation(np.repeat([0, 1], [normal, abnormal]))
-
-
-@pytest.mark.parametrize('normal', [800, 500, 1300, 1])
-def test_1600_records_give_1440_and_160(normal):
-    targets = tags(normal, 1600 - normal)
-    train, validation = images.split(targets, 0.1, 2021)
-    assert (len(train), len(validation)) == (1440, 160)
-    assert len(train) // 32 == 45
-    assert abs(targets[validation].sum() - 160 * (1600 - normal) / 1600) <= 0.5  # each class alike
+@pytest.fixture
+def root(source, tmp_path):
+    return shutil.copytree(source, tmp_path / 'root')
 
 
-@pytest.mark.parametrize('count, fraction', [(40, 0.1), (37, 0.25), (353, 0.1), (3, 0.34), (10, 0.79)])
-def test_split_parts_everything_once(count, fraction):
-    targets = tags(count // 3, count - count // 3)
-    train, validation = images.split(targets, fraction, 1)
-    assert sorted([*train, *validation]) == list(range(count))
-    assert len(validation) == round(count * fraction)
-    assert (np.diff(train) > 0).all() and (np.diff(validation) > 0).all()
+def list_train(root, drawn_with=DRAWN_WITH):
+    return images.list_pictures(str(root), 'train', drawn_with, 'python process.py -o redraw=it')
 
 
-def test_split_depends_on_the_seed_alone():
-    targets = tags(200, 200)
-    first, again, other = (images.split(targets, 0.1, seed)[1] for seed in (2021, 2021, 2022))
-    assert np.array_equal(first, again) and not np.array_equal(first, other)
-    np.random.seed(1)
-    assert np.array_equal(images.split(targets, 0.1, 2021)[1], first)
+def test_all_pictures_are_listed(root):
+    assert list_train(root) == NAMES
 
 
-def test_split_of_several_labels_keeps_each_labels_share():
-    rng = np.random.default_rng(0)
-    targets = (rng.random((500, 12)) < np.linspace(0.02, 0.5, 12)).astype(np.float32)
-    train, validation = images.split(targets, 0.2, 3)
-    assert sorted([*train, *validation]) == list(range(500)) and len(validation) == 100
-    assert np.abs(targets[validation].sum(axis=0) - 0.2 * targets.sum(axis=0)).max() <= 4
-    assert targets[validation].any(axis=0).all()  # the rare ones, too
+@pytest.mark.parametrize('change, words', [
+    (lambda root: os.remove(root / 'train' / 'r3.png'), r'missing 1 \(r3\).*-o mend=it'),
+    (lambda root: shutil.copy(root / 'train/r3.png', root / 'train/x.png'), r'1 \(x\).*mend=it'),
+    (lambda root: manifest(root, finished=False), 'did not finish.*mend=it'),
+    (lambda root: manifest(root, not_drawn={'train': ['r1'], 'val': []}), r'could not.*1.*\(r1\)'),
+    (lambda root: os.remove(root / 'render.json'), 'no pictures that process.py drew.*redraw=it'),
+    (lambda root: (root / 'render.json').write_text('[1'), 'no pictures that process.py drew'),
+    (lambda root: (root / 'train/r2.png').write_bytes(b'\x89PNG'), 'r2.png: damaged.*redraw=it'),
+    (lambda root: shutil.rmtree(root / 'train'), 'missing 8'),
+])
+def test_what_is_missing_left_over_or_unfinished_is_refused(change, words, root):
+    change(root)
+    with pytest.raises(UserError, match=words):
+        list_train(root)
 
 
-@pytest.mark.parametrize('count, fraction', [(3, 0.1), (2, 0.5), (10, 0.9), (0, 0.1)])
+def manifest(root, **change):
+    known = json.loads((root / 'render.json').read_text())
+    (root / 'render.json').write_text(json.dumps({**known, **change}))
+
+
+@pytest.mark.parametrize('change', [{'size': 96}, {'mv_per_lead': 3.0}, {'version': 0}])
+def test_pictures_with_other_settings(change, root):
+    key, value = next(iter(change.items()))
+    with pytest.raises(UserError, match=rf'{key} .*\(expected {value}\).*redraw=it'):
+        list_train(root, {**DRAWN_WITH, **change})
+
+
+def test_a_part_without_records(root):
+    (root / 'val').mkdir()
+    with pytest.raises(UserError, match='no records'):
+        images.list_pictures(str(root), 'val', DRAWN_WITH, 'python process.py')
+
+
+@pytest.mark.parametrize('sizes', [[1440, 160], [320] * 5])
+@pytest.mark.parametrize('abnormal', [0.1, 0.394, 0.5])
+def test_1600_records_are_dealt_exactly_and_each_class_alike(sizes, abnormal):
+    targets = (np.random.default_rng(1).random(1600) < abnormal).astype(int)
+    part = images.split(targets, sizes, range(1600), 2021)
+    assert np.bincount(part).tolist() == sizes
+    shares = [targets[part == number].mean() for number in range(len(sizes))]
+    assert np.ptp(shares) < 0.01
+    assert np.array_equal(part, images.split(targets, sizes, range(1600), 2021))
+    assert not np.array_equal(part, images.split(targets, sizes, range(1600), 2022))
+
+
+def test_several_labels_and_patients():
+    rng = np.random.default_rng(2)
+    targets = (rng.random((1000, 12)) < np.linspace(0.02, 0.4, 12)).astype(np.float32)
+    patients = rng.integers(0, 700, 1000)
+    part = images.split(targets, [200] * 5, patients, 1)
+    for patient in np.unique(patients):
+        assert len(set(part[patients == patient])) == 1
+    assert np.abs(np.bincount(part) - 200).max() <= 5
+    counts = np.array([targets[part == number].sum(axis=0) for number in range(5)])
+    assert np.ptp(counts, axis=0).max() <= 0.25 * counts.mean(axis=0).max()
+
+
+def test_patients_are_read_where_they_are_named(tmp_path):
+    assert images.read_patients(str(tmp_path), ['a', 'b']) == ['a', 'b']
+    (tmp_path / 'source.csv').write_text('name,ecg_id,patient\nb,1,007\na,2,007\n')
+    assert images.read_patients(str(tmp_path), ['a', 'b', 'c']) == ['007', '007', 'c']
+
+
+@pytest.mark.parametrize('count, fraction', [(4, 0.1), (2, 0.5), (3, 0.6), (0, 0.5)])
 def test_too_few_records_to_part(count, fraction):
-    with pytest.raises(UserError, match=f'{count} labelled records and data.validation_fraction'):
-        images.split(np.arange(count) % 2, fraction, 1)
+    with pytest.raises(UserError, match='labelled records'):
+        images.validation_size(count, fraction)
 
 
-# Reading.
-
-def augmented(paths, seed=7, cached=False):
-    return images.Pictures(paths, SIZE, cached, (Augment(), SIZE / 24, seed))
+def paths_of(root):
+    return [str(root / 'train' / f'{name}.png') for name in NAMES]
 
 
-def read(pictures, batches, epoch=0, workers=1):
-    return list(images.read_batches(pictures, batches, epoch, workers))
+@pytest.mark.parametrize('workers', [1, 3])
+@pytest.mark.parametrize('cached', [True, False])
+def test_batches_come_in_order_whoever_reads(source, workers, cached):
+    augmentation = (Augment(), SIZE / 24, 5)
+    batches = [(epoch, np.random.default_rng(epoch).permutation(8)[:5]) for epoch in range(6)]
+    read = images.Pictures(paths_of(source), SIZE, cached, augmentation)
+    alone = images.Pictures(paths_of(source), SIZE, False, augmentation)
+    found = list(images.read_batches(read, iter(batches), workers))
+    assert [epoch for epoch, _, _ in found] == list(range(6))
+    for (epoch, indices), (_, told, pixels) in zip(batches, found):
+        assert told is indices
+        expected = np.stack([alone.read(index, epoch) for index in indices])
+        assert np.array_equal(pixels, expected)
+    assert not [each for each in threading.enumerate() if each.name.startswith('read')]
 
 
-def test_batches_come_in_order(pictures_on_disk):
-    _, paths, drawn = pictures_on_disk
-    batches = [np.array([3, 1, 2]), np.array([0, 11]), np.array([5])]
-    for cached in (False, True):
-        pictures = images.Pictures(paths, SIZE, cached)
-        for _ in range(2):  # from the files, then from memory
-            for batch, pixels in zip(batches, read(pictures, batches, workers=3)):
-                assert pixels.dtype == np.uint8 and pixels.shape == (len(batch), SIZE, SIZE)
-                assert all(np.array_equal(pixels[k], drawn[i]) for k, i in enumerate(batch))
+def test_a_damaged_picture_is_named_and_no_reader_stays_behind(root):
+    data = (root / 'train/r5.png').read_bytes()
+    (root / 'train/r5.png').write_bytes(data[:len(data) // 2])
+    pictures = images.Pictures(paths_of(root), SIZE, False)
+    with pytest.raises(UserError, match='r5.png: a damaged PNG'):
+        list(images.read_batches(pictures, [(0, np.arange(8))], 2))
+    assert not [each for each in threading.enumerate() if each.name.startswith('read')]
 
 
-def test_augmentation_depends_on_seed_epoch_and_record_alone(pictures_on_disk):
-    _, paths, drawn = pictures_on_disk
-    one = [augmented(paths).read(i, 0) for i in range(12)]
-    batches = [np.array([11, 0, 5, 3]), np.array([1, 2, 4, 10]), np.array([6, 7, 8, 9])]
-    for workers in (1, 2, 5):
-        for cached in (False, True):
-            pictures = augmented(paths, cached=cached)
-            for batch, pixels in zip(batches * 2, read(pictures, batches * 2, workers=workers)):
-                assert all(np.array_equal(pixels[k], one[i]) for k, i in enumerate(batch))
-    assert not np.array_equal(augmented(paths).read(4, 1), one[4])
-    assert not np.array_equal(augmented(paths, seed=8).read(4, 0), one[4])
-    assert not np.array_equal(one[4], drawn[4])
-    same_twice = images.Pictures([paths[0]] * 2, SIZE, False, (Augment(), SIZE / 24, 7))
-    assert not np.array_equal(same_twice.read(0, 0), same_twice.read(1, 0))
-
-
-def test_a_damaged_picture_is_named(pictures_on_disk, tmp_path):
-    _, paths, _ = pictures_on_disk
-    with open(paths[0], 'rb') as file:
-        data = file.read()
-    (tmp_path / 'bad.png').write_bytes(data[:len(data) // 2])
-    pictures = images.Pictures([*paths, str(tmp_path / 'bad.png')], SIZE, False)
-    with pytest.raises(UserError, match='bad.png: a damaged PNG'):
-        read(pictures, [np.array([1, 2]), np.array([3, 12])], workers=2)
-
-
-def test_no_reader_thread_stays_behind(pictures_on_disk):
-    _, paths, _ = pictures_on_disk
-    batches = [np.array([i]) for i in range(12)]
-    for _ in images.read_batches(images.Pictures(paths, SIZE, False), batches, 0, 4):
-        break
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith('read')]
-
-
-def test_epoch_order():
-    first = images.epoch_order(100, 1, 0)
-    assert sorted(first) == list(range(100))
+def test_epochs_have_orders_of_their_own():
+    first, second = (images.epoch_order(100, 1, epoch) for epoch in (0, 1))
+    assert sorted(first) == list(range(100)) and not np.array_equal(first, second)
     assert np.array_equal(first, images.epoch_order(100, 1, 0))
-    assert not np.array_equal(first, images.epoch_order(100, 1, 1))
-    assert not np.array_equal(first, images.epoch_order(100, 2, 0))
 
 
 def test_what_fits_in_memory(monkeypatch):
-    assert images.fits_in_memory(True, 10**9, 640) is True and images.fits_in_memory(False, 1, 32) is False
-    monkeypatch.setattr(runtime, 'free_memory', lambda: 1000 * 100 * 100)
-    assert images.fits_in_memory('auto', 499, 100) and not images.fits_in_memory('auto', 501, 100)
-    monkeypatch.setattr(runtime, 'free_memory', lambda: None)
-    assert not images.fits_in_memory('auto', 1, 32)
-
-
-# Which pictures there are.
-
-def test_list_pictures(pictures_on_disk):
-    root, paths, _ = pictures_on_disk
-    names = images.list_pictures(root, 'train', DRAWN_WITH, 'python process.py')
-    assert names == [os.path.basename(path)[:-4] for path in paths]
-
-
-@pytest.mark.parametrize('root, part', [('pictures', 'val'), ('nowhere', 'train')])
-def test_no_pictures(pictures_on_disk, root, part):
-    root = pictures_on_disk[0] if root == 'pictures' else root
-    with pytest.raises(UserError, match='no pictures; draw them with: python process.py -o x=1'):
-        images.list_pictures(root, part, DRAWN_WITH, 'python process.py -o x=1')
-
-
-@pytest.mark.parametrize('change', [{'size': 64}, {'mv_per_lead': 3.0}, {'line_width': 0.5}, {'version': 2}])
-def test_pictures_with_other_settings(pictures_on_disk, change):
-    (key, value), = change.items()
-    with pytest.raises(UserError) as caught:
-        images.list_pictures(pictures_on_disk[0], 'train', {**DRAWN_WITH, **change}, 'HOW')
-    line, = caught.value.lines
-    assert f'A00.png: drawn with other settings: {key} {DRAWN_WITH[key]} (expected {value}); redraw it with: HOW' in line
-
-
-# On the device.
-
-def test_to_input():
-    batch = np.stack([np.zeros((8, 8), np.uint8), np.full((8, 8), 255, np.uint8)])
-    pixels = images.to_input(batch)
-    assert pixels.shape == [2, 3, 8, 8] and str(pixels.dtype).endswith('float32')
-    mean, std = np.array([0.485, 0.456, 0.406]).mean(), np.array([0.229, 0.224, 0.225]).mean()  # of ImageNet's channels
-    assert np.allclose(pixels[0].numpy(), -mean / std, atol=0.01)
-    assert np.allclose(pixels[1].numpy(), (1 - mean) / std, atol=0.01)
+    monkeypatch.setattr(images.machine, 'free_memory', lambda: 1000)
+    assert images.fits_in_memory('auto', 4, 11) and not images.fits_in_memory('auto', 5, 11)
+    assert images.fits_in_memory(True, 10**9, 640) and not images.fits_in_memory(False, 1, 8)
+    monkeypatch.setattr(images.machine, 'free_memory', lambda: None)
+    assert not images.fits_in_memory('auto', 1, 8)

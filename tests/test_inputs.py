@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import overrides, refused, run_script
 from scipy.io import savemat
 from test_signals import ECG
 
@@ -22,16 +21,11 @@ OTHER_ORDER = [3, 1, 2, 0, 4, 5, 11, 10, 9, 8, 7, 6]
 BAD_MAT = os.path.join(os.path.dirname(__file__), 'data', 'unknown_number_type.mat')
 
 
-def write_header(
-    path,
-    signal_file,
-    leads=LEADS,
-    form='16',
-    gain='1000/mV',
-     first='{name} 12 500 5000'):
+def write_header(path, signal_file, leads=LEADS, form='16', gain='1000/mV',
+                 first='{name} 12 500 5000'):
     name = os.path.splitext(os.path.basename(path))[0]
-    lines = [first.format(name=name)] + \
-                          [f'{signal_file} {form} {gain} 16 0 0 0 0 {lead}' for lead in leads]
+    lines = [first.format(name=name)]
+    lines += [f'{signal_file} {form} {gain} 16 0 0 0 0 {lead}' for lead in leads]
     with open(path, 'w') as file:
         file.write('\n'.join(lines) + '\n# Age: 50\n')
 
@@ -328,38 +322,24 @@ def test_find_one(everything, tmp_path):
                               ('wfdb.hea', 'wfdb', 'wfdb.hea'), ('rows.CSV', 'rows', 'rows.CSV'),
                               ('physionet.hea', 'physionet', 'physionet.mat'),
                               ('physionet.mat', 'physionet', 'physionet.mat')):
-        assert inputs.find_inputs(os.path.join(everything, given))[0] == {
-                                  name: os.path.join(everything, path)}
+        found, _, _ = inputs.find_inputs(os.path.join(everything, given))
+        assert found == {name: os.path.join(everything, path)}
 
 
 def test_find_in_a_folder(everything, tmp_path):
     own = str(tmp_path / 'own')
     shutil.copytree(everything, own)
-    others = {
-    'labels.csv': 'name,tag\nA,1\n',
-    'answer.csv': 'name,tag\nA,1\n',
-    'report.pdf': '%PDF',
-    'a.xml': '<a/>',
-    'onehot.csv': 'A' + ',0' * 11 + ',1\n',
-    'probabilities.csv': 'name,abnormal\nA,0.5\n',
-     'empty.csv': ''}
+    others = {'labels.csv': 'name,tag\nA,1\n', 'answer.csv': 'name,tag\nA,1\n',
+              'report.pdf': '%PDF', 'a.xml': '<a/>', 'onehot.csv': 'A' + ',0' * 11 + ',1\n',
+              'probabilities.csv': 'name,abnormal\nA,0.5\n', 'empty.csv': ''}
     for name, text in others.items():
         (tmp_path / 'own' / name).write_text(text)
     (tmp_path / 'own' / '._A.mat').write_bytes(b'x')
     (tmp_path / 'own' / 'sub').mkdir()
     np.save(tmp_path / 'own' / 'columns.npy', ECG)
     found, notes, problems = inputs.find_inputs(own)
-    assert sorted(found) == list(found) == [
-    'array',
-    'array_turned',
-    'mat',
-    'mat_turned',
-    'named_order',
-    'physionet',
-    'physionet_order',
-    'rows',
-    'wfdb',
-     'wfdb_order']
+    assert list(found) == ['array', 'array_turned', 'mat', 'mat_turned', 'named_order',
+                           'physionet', 'physionet_order', 'rows', 'wfdb', 'wfdb_order']
     note, = notes
     assert all(name in note for name in [*others, 'sub']) and 'dat' not in note
     (name, line), = problems
@@ -373,7 +353,7 @@ def test_find_in_a_folder(everything, tmp_path):
 
 def test_draw_inputs(everything, tmp_path):
     found = {name: os.path.join(everything, f'{name}.mat')
-                                for name in ('mat_turned', 'physionet', 'mat')}
+             for name in ('mat_turned', 'physionet', 'mat')}
     found['crashes'] = BAD_MAT
     found['gone'] = str(tmp_path / 'gone.npy')
     render = Render(size=64)

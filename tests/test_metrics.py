@@ -1,119 +1,72 @@
-import math
-
 import numpy as np
 import pytest
 
 from utils import metrics, tasks
 
 ONE, TWO = tasks.TASKS[1], tasks.TASKS[2]
-#                                                       true   false  true    false
-#                                                       normal alarm  abnorm. normal
-TRUTH = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1])  # 3      2      4       3
-PROBABILITIES = np.array([.1, .2, .3, .6, .7, .9, .8, .7, .5, .4, .2, .1])
-
-
-def brute_force_auc(targets, probabilities):
-    pairs = [(a > b) + 0.5 * (a == b) for a in probabilities[targets == 1] for b in probabilities[targets == 0]]
-    return sum(pairs) / len(pairs)
 
 
 def test_scores_by_hand():
-    decisions = tasks.decide(PROBABILITIES, 0.5, ONE)
-    assert metrics.confusion(TRUTH, decisions) == {'true_normal': 3, 'false_abnormal': 2, 'false_normal': 3,
-                                                   'true_abnormal': 4}
-    assert metrics.f1(TRUTH, decisions) == pytest.approx(2 * 4 / (2 * 4 + 2 + 3))
-    assert metrics.sensitivity(TRUTH, decisions) == pytest.approx(4 / 7)
-    assert metrics.specificity(TRUTH, decisions) == pytest.approx(3 / 5)
-    scores = metrics.score(TRUTH, PROBABILITIES, 0.5, ONE)
-    # Of the 35 pairs: .9 and .8 win 5 each, .7 wins 4 and ties 1, .5 and .4 win 3 each, .2 wins 1 and ties 1, .1 ties 1.
-    assert scores == {'accuracy': pytest.approx(7 / 12), 'f1': pytest.approx(8 / 13), 'auc': pytest.approx(22.5 / 35)}
-
-
-@pytest.mark.parametrize('seed', range(20))
-def test_auc_against_all_pairs(seed):
-    rng = np.random.default_rng(seed)
-    targets = rng.integers(0, 2, 40)
-    targets[:2] = 0, 1
-    probabilities = np.round(rng.random(40), 1 + seed % 3)  # many ties, some, few
-    assert metrics.auc(targets, probabilities) == pytest.approx(brute_force_auc(targets, probabilities), abs=1e-12)
-
-
-@pytest.mark.parametrize('probabilities, expected', [([0, 0, 1, 1], 1), ([1, 1, 0, 0], 0), ([.5] * 4, .5)])
-def test_auc_at_its_ends(probabilities, expected):
-    assert metrics.auc(np.array([0, 0, 1, 1]), np.array(probabilities)) == expected
-
-
-def test_auc_sees_the_order_alone():
-    rng = np.random.default_rng(0)
-    targets, probabilities = np.arange(50) % 2, rng.random(50)
-    assert metrics.auc(targets, probabilities) == metrics.auc(targets, probabilities ** 3 / 10)
-    assert metrics.auc(1 - targets, 1 - probabilities) == pytest.approx(metrics.auc(targets, probabilities))
-
-
-def test_roc_curve():
-    false_alarms, sensitivity = metrics.roc_curve(np.array([0, 1, 0, 1]), np.array([.1, .4, .4, .8]))
-    assert false_alarms.tolist() == [0, 0, .5, 1] and sensitivity.tolist() == [0, .5, 1, 1]
+    truth = np.array([0, 0, 0, 1, 1])
+    probabilities = np.array([0.1, 0.6, 0.4, 0.7, 0.3])
+    scores = metrics.score(truth, probabilities, 0.5, ONE)
+    assert scores == {'accuracy': 0.6, 'f1': 0.5, 'auc': pytest.approx(4 / 6)}
+    decisions = tasks.decide(probabilities, 0.5, ONE)
+    assert metrics.sensitivity(truth, decisions) == 0.5
+    assert metrics.specificity(truth, decisions) == pytest.approx(2 / 3)
 
 
 def test_where_a_score_is_not_defined():
-    ones = np.ones(3, dtype=int)
-    assert math.isnan(metrics.auc(ones, np.arange(3) / 3)) and math.isnan(metrics.specificity(ones, ones))
-    assert math.isnan(metrics.sensitivity(1 - ones, ones))
-    assert metrics.f1(1 - ones, 1 - ones) == 0.0
-    assert metrics.f1(ones, ones) == 1.0
-    assert math.isnan(metrics.auc(np.array([0, 1]), np.array([np.nan, .5])))
-
-
-def test_bootstrap_interval():
-    rng = np.random.default_rng(5)
-    targets = rng.integers(0, 2, 200)
-    decisions = np.where(rng.random(200) < 0.8, targets, 1 - targets)
-
-    def accuracy(t, d):
-        return float(np.mean(t == d))
-
-    low, high = metrics.bootstrap_interval(accuracy, (targets, decisions), 1)
-    p = accuracy(targets, decisions)
-    half = 1.96 * math.sqrt(p * (1 - p) / 200)  # the normal approximation
-    assert low == pytest.approx(p - half, abs=0.02) and high == pytest.approx(p + half, abs=0.02)
-    assert (low, high) == metrics.bootstrap_interval(accuracy, (targets, decisions), 1)
-    assert (low, high) != metrics.bootstrap_interval(accuracy, (targets, decisions), 2)
-    assert all(math.isnan(v) for v in metrics.bootstrap_interval(metrics.auc, (np.ones(5), np.ones(5)), 1))
-
-
-def test_bootstrap_leaves_out_draws_without_a_score():
-    # With one abnormal record among four, a third of the draws has none and no AUC.
-    low, high = metrics.bootstrap_interval(metrics.auc, (np.array([0, 0, 0, 1]), np.array([.1, .2, .3, .9])), 0)
-    assert (low, high) == (1.0, 1.0)
+    zeros = np.zeros(4, int)
+    assert np.isnan(metrics.auc(zeros, np.linspace(0, 1, 4)))
+    assert np.isnan(metrics.sensitivity(zeros, zeros))
+    assert np.isnan(metrics.specificity(zeros + 1, zeros))
+    assert metrics.f1(zeros, zeros) == 0
 
 
 def test_task_2_scores_by_hand():
-    targets = np.zeros((4, 12))
-    targets[0, 0] = targets[1, 0] = targets[2, 4] = targets[3, 4] = targets[3, 9] = 1
-    probabilities = np.full((4, 12), 0.1)
-    probabilities[0, 0], probabilities[1, 4], probabilities[2, 4], probabilities[3, [4, 9]] = .9, .8, .9, .7
-    scores = metrics.score(targets, probabilities, np.full(12, 0.5), TWO)
-    class_f1 = [0.0] * 12
-    class_f1[0], class_f1[4], class_f1[9] = 2 / 3, 4 / 5, 1.0
-    assert scores['class_f1'] == pytest.approx(class_f1)
-    assert scores['f1'] == pytest.approx(sum(class_f1) / 12)
-    assert scores['accuracy'] == 3 / 4
-    # Normal: .9 beats both others, .1 ties with both; AF: .9 wins twice, .7 beats .1 and loses to .8.
-    assert [scores['class_auc'][i] for i in (0, 4, 9)] == pytest.approx([3 / 4, 3 / 4, 1])
-    assert scores['auc'] == pytest.approx(2.5 / 3) and math.isnan(scores['class_auc'][1])
+    truth = np.zeros((4, 12), np.float32)
+    truth[[0, 1, 2, 3], [0, 0, 1, 2]] = 1
+    probabilities = np.where(truth == 1, 0.9, 0.1)
+    probabilities[3, [2, 1]] = 0.2, 0.8
+    scores = metrics.score(truth, probabilities, np.full(12, 0.5), TWO)
+    assert scores['accuracy'] == 0.75
+    assert scores['class_f1'][:3] == [1.0, pytest.approx(2 / 3), 0.0]
+    assert scores['f1'] == pytest.approx((1 + 2 / 3) / 12)
+    assert scores['class_auc'][:3] == [1.0, 1.0, 1.0] and np.isnan(scores['class_auc'][3])
+    assert scores['auc'] == 1.0
 
 
-@pytest.mark.parametrize('seed', range(10))
-def test_tuned_thresholds_are_the_best(seed):
-    rng = np.random.default_rng(seed)
-    targets = (rng.random((30, 12)) < 0.3).astype(int)
-    targets[:, 0], targets[:, 1] = 0, 1
-    probabilities = np.round(np.clip(targets * 0.3 + rng.random((30, 12)) * 0.7, 0, 1), 1)
-    thresholds = metrics.tune_thresholds(targets, probabilities)
-    shared = thresholds[0]
-    assert thresholds[1] == shared
-    for truth, values, threshold in list(zip(targets.T, probabilities.T, thresholds))[2:]:
-        count = truth.sum()
-        tuned = (threshold * (count + metrics.TRUST_AFTER) - shared * metrics.TRUST_AFTER) / count  # before the pull
-        best = max(metrics.f1(truth, values >= t) for t in np.unique(values))
-        assert metrics.f1(truth, values >= tuned) == pytest.approx(best)
+def test_bootstrap_interval_covers_and_leaves_out_what_is_undefined():
+    rng = np.random.default_rng(0)
+    truth = (rng.random(400) < 0.5).astype(int)
+    answer = np.where(rng.random(400) < 0.8, truth, 1 - truth)
+    low, high = metrics.bootstrap_interval(metrics.accuracy, (truth, answer), 1)
+    assert low < (truth == answer).mean() < high
+    assert 2 * 1.96 * 0.02 == pytest.approx(high - low, rel=0.2)  # sqrt(0.8 * 0.2 / 400) = 0.02
+    one = np.array([0] * 9 + [1])
+    low, high = metrics.bootstrap_interval(metrics.auc, (one, np.linspace(0, 1, 10)), 1)
+    assert (low, high) == (1.0, 1.0)
+
+
+def test_threshold_of_many_records_is_the_best_and_of_few_near_a_half():
+    rng = np.random.default_rng(3)
+    truth = (rng.random(4000) < 0.4).astype(int)
+    margins = rng.normal(2.0 * truth + 1.0, 1.0)  # parted best near 2, not at 0
+    threshold = metrics.tune_thresholds(truth, margins)
+    best = max(metrics.f1(truth, margins >= at) for at in np.linspace(-2, 5, 141))
+    assert metrics.f1(truth, tasks.probabilities_of(margins) >= threshold) > best - 0.005
+    few = metrics.tune_thresholds(truth[:20], margins[:20])
+    assert 0.5 < few < tasks.probabilities_of(0.5) < threshold
+    assert metrics.tune_thresholds(np.zeros(9, int), margins[:9]) == 0.5
+
+
+def test_thresholds_of_task_2_follow_their_class_where_it_has_records():
+    rng = np.random.default_rng(5)
+    truth = (rng.random((2000, 12)) < 0.2).astype(np.float32)
+    truth[:, 3] = 0  # a class without records
+    margins = rng.normal(2.5 * truth, 1.0) + np.where(np.arange(12) == 0, 3.0, 0.0)
+    thresholds = metrics.tune_thresholds(truth, margins)
+    assert thresholds.shape == (12,) and thresholds[0] > 0.95 > thresholds[1]
+    assert tasks.log_odds(thresholds[3]) == pytest.approx(
+        np.median(tasks.log_odds(thresholds[1:])), abs=1.0)

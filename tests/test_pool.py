@@ -81,12 +81,8 @@ def wait(seconds):
                                           (signal.SIGKILL, -9)])
 def test_processes_end_with_the_main_one(signum, code, tmp_path):
     (tmp_path / 'script.py').write_text(SCRIPT.format(project=PROJECT, tests=f'{PROJECT}/tests'))
-    running = subprocess.Popen([sys.executable,
-    str(tmp_path / 'script.py')],
-    text=True,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-     start_new_session=True)
+    running = subprocess.Popen([sys.executable, str(tmp_path / 'script.py')], text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert running.stdout.readline() == 'started\n'
     os.kill(running.pid, signum)
     _, stderr = running.communicate(timeout=30)  # also waits until all have closed stderr

@@ -116,19 +116,14 @@ def test_unreadable_record_is_named(unreadable, name):
 
 def test_the_other_records_are_drawn(unreadable):
     result, source, root = unreadable
-    assert sorted(
-    pictures(root)) == [
-        'train/TRAIN0001.png',
-        'train/TRAIN0002.png',
-        'val/TEST0001.png',
-        'val/offset.png',
-         'val/turned.png']
+    assert sorted(pictures(root)) == ['train/TRAIN0001.png', 'train/TRAIN0002.png',
+                                      'val/TEST0001.png', 'val/offset.png', 'val/turned.png']
     assert f'5 drawn, 0 up to date, {len(UNREADABLE) + 1} error' in result.stdout
     refused(result, os.path.join('val', 'folder.mat'), 'Is a directory')
     refused(result, f'{len(UNREADABLE) + 1} records could not be drawn')
     kept = manifest(root)
-    assert kept['finished'] and kept['not_drawn'] == {
-        'train': sorted(UNREADABLE), 'val': ['folder']}
+    assert kept['not_drawn'] == {'train': sorted(UNREADABLE), 'val': ['folder']}
+    assert kept['finished']
     assert kept['train'] == sorted([*UNREADABLE, 'TRAIN0001', 'TRAIN0002'])
 
 
@@ -138,9 +133,8 @@ def test_what_was_mended_is_noted(unreadable):
     assert drawn_as(f'{root}/val/turned.png', make_signal(5))
     assert f'note: {source}/val/offset.mat: the baseline of I, ' in result.stdout
     centred = make_signal(5) - np.median(make_signal(5), axis=1, keepdims=True)
-    difference = decode_png(f'{root}/val/offset.png', 64).astype(int) - \
-                            Renderer(64, 2.0, 1.0).draw(centred)
-    assert np.abs(difference).mean() < 1  # of 255
+    drawn = decode_png(f'{root}/val/offset.png', 64).astype(int)
+    assert np.abs(drawn - Renderer(64, 2.0, 1.0).draw(centred)).mean() < 1  # of 255
 
 
 def test_what_is_written(competition, drawn):
@@ -198,15 +192,9 @@ def test_draws_only_what_is_not_up_to_date(tmp_path):
     refused(result, 'TRAIN0004.mat: the file is empty')
     assert '3 drawn, 3 up to date, 1 error' in result.stdout
     assert 'removed 1 pictures of records that' in result.stdout
-    assert sorted(
-    times(root)) == [
-        'train/TRAIN0001.png',
-        'train/TRAIN0002.png',
-        'train/TRAIN0005.png',
-        'train/TRAIN0006.png',
-        'train/mine.png',
-        'val/TEST0001.png',
-         'val/TEST0002.png']
+    assert sorted(times(root)) == [
+        'train/TRAIN0001.png', 'train/TRAIN0002.png', 'train/TRAIN0005.png',
+        'train/TRAIN0006.png', 'train/mine.png', 'val/TEST0001.png', 'val/TEST0002.png']
     assert times(root)['train/TRAIN0006.png'] == first['train/TRAIN0006.png']
     assert drawn_as(root / 'train' / 'TRAIN0001.png', make_signal(77))
 
@@ -217,15 +205,8 @@ def test_draws_only_what_is_not_up_to_date(tmp_path):
     assert kept['line_width'] == 0.5
     labels = 'name,tag\nTRAIN0001,0\nTRAIN0002,1\nTRAIN0005,0\nTRAIN0006,1\n'
     (source / 'trainreference.csv').write_text(labels)
-    again = subprocess.run(
-    kept['command'].replace(
-        'python',
-        sys.executable,
-        1),
-        shell=True,
-        text=True,
-        capture_output=True,
-         cwd=PROJECT)
+    command = kept['command'].replace('python', sys.executable, 1)
+    again = subprocess.run(command, shell=True, text=True, capture_output=True, cwd=PROJECT)
     assert '0 drawn, 6 up to date' in again.stdout, again.stderr
 
 
@@ -251,19 +232,11 @@ def test_labels_of_before_are_told(competition, drawn, tmp_path):
 @pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='sends the signals of Unix')
 @pytest.mark.parametrize('signum, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_halfway(signum, code, competition, tmp_path):
-    settings = overrides(
-    f'data.source={competition}',
-    f'data.root={tmp_path}',
-    *SMALL,
-     'render.size=1500')
-    running = subprocess.Popen([sys.executable,
-    os.path.join(PROJECT,
-    'process.py'),
-    *settings],
-    cwd=PROJECT,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-     text=True)
+    settings = overrides(f'data.source={competition}', f'data.root={tmp_path}', *SMALL,
+                         'render.size=1500')
+    running = subprocess.Popen([sys.executable, os.path.join(PROJECT, 'process.py'), *settings],
+                               cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True)
     while not os.path.isdir(tmp_path / 'train') or not os.listdir(tmp_path / 'train'):
         assert running.poll() is None
         time.sleep(0.01)

@@ -144,8 +144,8 @@ def test_long_and_short_recordings():
 
 def test_leads_by_their_names():
     order = [3, 1, 2, 0, 4, 5, 11, 10, 9, 8, 7, 6]
-    names = [f'MDC_ECG_LEAD_{LEADS[i].upper()}' if i %
-     2 else f'lead {LEADS[i].lower()}' for i in order]
+    names = [f'MDC_ECG_LEAD_{LEADS[i].upper()}' for i in order[:6]]
+    names += [f'lead {LEADS[i].lower()}' for i in order[6:]]
     signal, notes = read(np.vstack([ECG[order], ECG[:1]]), [*names, 'RESP'])
     assert np.array_equal(signal, ECG.astype(np.float32))
     assert 'reordered' in notes[0] and "not used: 'RESP'" in notes[1]

@@ -151,7 +151,8 @@ def load_best(path):
     try:
         return _read_best(folder, metrics)
     except (UserError, OSError):
-        if files.read_json(os.path.join(find_best(path), METRICS)) == metrics:
+        now = find_best(path)
+        if (now, files.read_json(os.path.join(now, METRICS))) == (folder, metrics):
             raise
         return load_best(path)  # a better model took its place while this one was read
 
@@ -159,8 +160,8 @@ def load_best(path):
 def _read_best(folder, metrics):
     try:
         numbers = [metrics['epoch'], metrics['iteration'], metrics['validation']['f1']]
-        usable = all(isinstance(each, (int, float)) for each in numbers)
         sums = dict(metrics['sha256'])
+        usable = all(isinstance(each, (int, float)) for each in numbers) and len(sums) > 0
     except (KeyError, TypeError, ValueError):
         usable = False
     if not usable:

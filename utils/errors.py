@@ -133,19 +133,11 @@ def describe_os_error(error):
     Returns: str
     """
     path = error.filename
-    if path is None:
-        path = 'standard output' if _stdout_fails() else 'a file'
+    if path is None:  # what is written to a file names it: see files.py and log.py
+        path = 'standard output' if error.errno in DISK_FULL else 'a file'
     line = f'{path}: {error.strerror or error}'
     if error.errno in DISK_FULL:
         line += '; the disk is full: make room or choose another folder, then run it again'
     elif error.errno in FORBIDDEN:
         line += '; you may not read or write there: choose another path or change its rights'
     return line
-
-
-def _stdout_fails():
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return True
-    return False

@@ -244,7 +244,7 @@ def _read_with_wfdb(path, with_signals):
 
 def _link_plainly(path, plain, with_signals):
     """Put a record at `plain`.hea, since wfdb takes no names but of ASCII letters, - and _; refuse
-    what it would read otherwise than meant: it takes a missing gain for 200, a missing rate for 250.
+    what it would read otherwise than meant: a missing gain as 200, a missing rate as 250 Hz.
     """
     with open(path, encoding='utf-8', errors='replace') as file:
         lines = [(line.split(None, 1) + [''])[:2] for line in file
@@ -260,7 +260,7 @@ def _link_plainly(path, plain, with_signals):
                            'per frame and a gain, such as "name.dat 16 1000/mV 16 0 ... II"')
         targets.setdefault(file, f'{plain}{len(targets)}.dat')
     if len(lines) - 1 != int(first[1]):
-        raise NotAnECG(f'{len(lines) - 1} lines of signals, expected {first[1]} as it says at first')
+        raise NotAnECG(f'{len(lines) - 1} lines of signals, expected {first[1]} as its start says')
     for file, target in targets.items() if with_signals else ():
         source = os.path.join(os.path.abspath(os.path.dirname(path)), file)
         if os.path.basename(file) != file or not os.path.isfile(source):  # only such, not any file

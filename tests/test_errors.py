@@ -1,0 +1,60 @@
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import PROJECT, overrides, run_script
+
+
+def end(body, *shell, **options):
+    """Run a script whose main() has the given body: subprocess.CompletedProcess."""
+    code = ('import os, signal, sys\nsys.path.insert(0, os.environ["PROJECT"])\n'
+            f'from utils import errors\ndef main():\n    {body}\nerrors.run(main)')
+    return subprocess.run(['sh', '-c', f'exec "$0" -c "$1" {" ".join(shell)}', sys.executable, code],
+                          env={**os.environ, 'PROJECT': PROJECT, **options}, capture_output=True,
+                          text=True)
+
+
+@pytest.mark.parametrize('body, code, words', [
+    ('return 0', 0, ''),
+    ('raise errors.UserError("one", "two")', 2, 'error: one\nerror: two\n'),
+    ('open("/nowhere/x.csv")', 2, 'error: /nowhere/x.csv: No such file or directory\n'),
+    ('os.kill(os.getpid(), signal.SIGTERM)', 143, 'stopping'),
+    ('os.kill(os.getpid(), signal.SIGINT)', 130, 'stopping'),
+    ('raise errors.UserError("a\\x1b[2Jb")', 2, 'error: a?[2Jb\n'),
+])
+def test_exit_codes_and_lines(body, code, words):
+    result = end(body)
+    assert result.returncode == code
+    assert words in result.stderr and 'Traceback' not in result.stderr
+
+
+def test_a_fault_of_ours_is_a_traceback():
+    result = end('return 1 / 0')
+    assert result.returncode == 1 and 'ZeroDivisionError' in result.stderr
+
+
+def test_full_standard_output_is_named():
+    result = end('print("much")', '>/dev/full')
+    assert result.returncode == 2
+    assert 'error: standard output: No space left on device' in result.stderr
+
+
+def test_closed_output_and_an_ascii_terminal():
+    assert end('print("anything")', '>&-', '2>&-').returncode == 0
+    result = end('print("心电图"); raise errors.UserError("心电图")', PYTHONIOENCODING='ascii')
+    assert result.returncode == 2
+    assert result.stdout == '\\u5fc3\\u7535\\u56fe\n' and 'Traceback' not in result.stderr
+
+
+def test_a_reader_that_has_seen_enough():
+    result = end('print("x" * 10**6)', '| head -c 1')
+    assert result.stderr == ''
+
+
+def test_a_chinese_path_on_an_ascii_terminal(tmp_path):
+    folder = tmp_path / '心电图'
+    folder.mkdir()
+    result = run_script('process.py', *overrides(f'data.source={folder}', f'data.root={folder}'),
+                        env={'PYTHONIOENCODING': 'ascii', 'LC_ALL': 'C'})
+    assert result.returncode == 2 and 'Traceback' not in result.stderr

@@ -1,0 +1,109 @@
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from conftest import PROJECT
+
+from utils import files
+from utils.errors import UserError
+
+
+def test_a_file_takes_its_place_whole(tmp_path):
+    path = str(tmp_path / 'a.txt')
+    files.write_text(path, 'old')
+    with pytest.raises(RuntimeError), files.replacing(path) as file:
+        file.write(b'half')
+        assert open(path).read() == 'old'
+        raise RuntimeError
+    assert open(path).read() == 'old'
+    files.write_text(path, 'new')
+    assert open(path).read() == 'new' and os.listdir(tmp_path) == ['a.txt']
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of its own with room for 64 KiB."""
+    folder = str(tmp_path / 'disk')
+    os.mkdir(folder)
+    if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', folder],
+                      capture_output=True).returncode:
+        pytest.skip('a disk that is full needs the right to mount one')
+    yield folder
+    subprocess.run(['umount', folder], check=True)
+
+
+def test_a_full_disk_leaves_the_old_file(small_disk):
+    path = os.path.join(small_disk, 'a.bin')
+    files.write_bytes(path, b'old')
+    with pytest.raises(files.DiskFull, match='a.bin: the disk is full'):
+        files.write_bytes(path, b'x' * 2**17)
+    assert open(path, 'rb').read() == b'old' and os.listdir(small_disk) == ['a.bin']
+
+
+@pytest.mark.parametrize('name', ['-1', '=x', 'NA', '001', 'a,b', 'say "hi"', '心电图'])
+def test_tables_keep_names_to_the_letter(name, tmp_path):
+    path = str(tmp_path / 't.csv')
+    files.write_table(path, pd.DataFrame({'name': [name], 'tag': [1]}))
+    back = pd.read_csv(path, dtype=str, keep_default_na=False)
+    assert back.to_numpy().tolist() == [[name, '1']]
+    assert open(path, 'rb').read().count(b'\n') == 2
+
+
+def make_folder(path, text):
+    os.mkdir(path)
+    files.write_text(os.path.join(path, 'what'), text)
+
+
+def test_a_folder_is_replaced_or_finished_later(tmp_path, monkeypatch):
+    """Stopped before any one of its renames, a replacement leaves the old or the new folder."""
+    real = os.rename
+    for stop_at in range(4):
+        here = tmp_path / str(stop_at)
+        here.mkdir()
+        folder, new = str(here / 'model'), str(here / 'new')
+        make_folder(folder, 'old')
+        make_folder(new, 'new')
+        count = iter(range(99))
+
+        def rename(*paths):
+            if next(count) == stop_at:
+                raise KeyboardInterrupt
+            real(*paths)
+        monkeypatch.setattr(os, 'rename', rename)
+        try:
+            files.replace_folder(new, folder)
+        except KeyboardInterrupt:
+            pass
+        monkeypatch.setattr(os, 'rename', real)
+        files.recover_folder(folder)
+        left = open(os.path.join(folder, 'what')).read()
+        assert left == ('old' if stop_at == 0 else 'new')
+        assert not os.path.exists(files.complete_name(folder))
+
+
+def test_partial_files_of_the_dead_are_cleared(tmp_path):
+    dead = subprocess.run([sys.executable, '-c', 'import os; print(os.getpid())'],
+                          capture_output=True, text=True).stdout.strip()
+    for name in (f'a.png.{dead}.partial', f'b.png.{os.getppid()}.partial', 'c.png', 'd.partial'):
+        (tmp_path / name).touch()
+    (tmp_path / f'best.{dead}.partial').mkdir()
+    files.clear_partials(str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == sorted([f'b.png.{os.getppid()}.partial', 'c.png'])
+
+
+def test_a_folder_is_locked_for_others_until_its_holder_dies(tmp_path):
+    code = ('import sys, time; sys.path.insert(0, sys.argv[1]); from utils import files\n'
+            'with files.lock_folder(sys.argv[2], "output"):\n'
+            '    print("held", flush=True); time.sleep(60)')
+    holder = subprocess.Popen([sys.executable, '-c', code, PROJECT, str(tmp_path)],
+                              stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == 'held\n'
+    with pytest.raises(UserError, match='another run is using this folder.*-o output=FOLDER'):
+        with files.lock_folder(str(tmp_path), 'output'):
+            pass
+    holder.kill()
+    holder.communicate()
+    with files.lock_folder(str(tmp_path), 'output'):
+        pass
