@@ -114,6 +114,10 @@ def where_to_write(arguments, config):
         default, project = settings.default_of('predict.answer'), os.path.dirname(__file__)
         if answer in (default, os.path.join(os.path.abspath(project), default)):
             answer = os.path.join(os.path.dirname(answer), 'input_answer.csv')
+    table = os.path.join(config.output, table)
+    if os.path.abspath(answer) == os.path.abspath(table):
+        raise UserError(f'{answer}: holds the probabilities; choose another name for the answer '
+                        'with -o predict.answer=NAME.csv')
     packed = f'{os.path.splitext(answer)[0]}.zip'
     if os.path.lexists(packed) and not is_own_zip(packed, answer):
         raise UserError(f'{packed}: would be replaced, and is no earlier answer of predict.py; '
@@ -124,7 +128,7 @@ def where_to_write(arguments, config):
                         '-o predict.answer=NAME.csv')
     for folder in (os.path.dirname(answer), config.output):
         os.makedirs(folder or '.', exist_ok=True)
-    return answer, os.path.join(config.output, table)
+    return answer, table
 
 
 def is_own_zip(path, answer):

@@ -132,9 +132,11 @@ def copy_labels(reference, root):
             print(f'{target}: the labels that are there already stay, the source has none')
             return target
         return None
-    if not os.path.exists(target) or not os.path.samefile(reference, target):
-        with open(reference, 'rb') as file:
-            files.write_bytes(target, file.read())
+    patients = os.path.join(os.path.dirname(reference), records.PATIENTS)
+    for path, copy in ((reference, target), (patients, os.path.join(root, records.PATIENTS))):
+        if os.path.exists(path) and not (os.path.exists(copy) and os.path.samefile(path, copy)):
+            with open(path, 'rb') as file:
+                files.write_bytes(copy, file.read())
     return target
 
 

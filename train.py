@@ -32,7 +32,8 @@ from utils.render import read_stamp, settings_of
 MOST_BAD = 5  # times in a row that the state of before is put back, before training is given up
 EVALUATE_SECONDS = 20  # of training between two evaluations on a GPU, at least
 DRAW_SECONDS = 30  # between two drawings of the curves, at least
-COLUMNS = ['iteration', 'epoch', 'learning_rate', 'train_loss', 'eval_loss', 'accuracy', 'f1', 'auc']
+COLUMNS = ('iteration', 'epoch', 'learning_rate', 'train_loss', 'eval_loss', 'accuracy', 'f1',
+           'auc')
 
 
 @dataclass
@@ -188,6 +189,10 @@ def train(run):
             stop_run(run, signum)
     if ranks.rank() == 0:
         finish(run)
+    errors.handle_signals()
+    signum = ranks.largest(stop.signum)
+    if signum:  # it came too late for this fold; there may be others
+        raise Stopped(signum)
 
 
 def load_data(config, arguments, fold):
@@ -262,8 +267,14 @@ def prepare(config, arguments, device, words, background, fold):
                                  settings_of(config.render))
     average = Average(model, build_model(config.model.name, len(task.class_names), config.seed),
                       config.train.ema)
+    last_good = LastGood(average, optimizer)
     if state:
         set_state(average, optimizer, scaler, arrays, os.path.join(config.output, 'last'))
+        last_good.take(arrays)
+    if config.train.iters <= config.train.warmup_iters:
+        notes.append(f'warning: train.iters {config.train.iters} end within train.warmup_iters '
+                     f'{config.train.warmup_iters}: the learning rate never gets to '
+                     f'{config.train.learning_rate:g}')
     notes.append(f'mixed precision {"on" if amp else "off"}, {ranks.world()} process(es)')
     log = open_run_log(config, progress.log_bytes)
     for line in (words, settings.describe(config), *data.notes, *notes):
@@ -271,7 +282,7 @@ def prepare(config, arguments, device, words, background, fold):
     return Run(
         config=config, arguments=arguments, data=data, device=device, progress=progress, log=log,
         average=average, network=paddle.DataParallel(model) if ranks.world() > 1 else model,
-        optimizer=optimizer, scaler=scaler, last_good=LastGood(average, optimizer),
+        optimizer=optimizer, scaler=scaler, last_good=last_good,
         background=background, fresh=state is None, checked=progress.iteration,
         class_weights=weigh_classes(data.targets, config.train.class_weights, task))
 
@@ -431,8 +442,8 @@ def evaluate_and_keep(run, epoch):
     keep_finite(run)
     ranks.average_statistics(run.average.network)
     devices.release_freed_memory()
-    logits = predict_logits(plain_network(run.average.network), data.val_pictures, config.predict.batch_size,
-                            data.workers)
+    logits = predict_logits(plain_network(run.average.network), data.val_pictures,
+                            config.predict.batch_size, data.workers)
     devices.release_freed_memory()
     logits = ranks.gather(logits, len(data.val_targets))
     if not np.isfinite(logits).all():
@@ -502,8 +513,8 @@ def join_folds(config, arguments):
     together = pd.concat(tables, ignore_index=True).sort_values('name')
     targets, margins = tasks.of_validation_table(together, task)
     files.write_table(os.path.join(config.output, 'out_of_fold.csv'), together)
-    thresholds, probabilities = metrics.tune_thresholds(targets, margins), \
-        tasks.probabilities_of(margins)
+    thresholds = metrics.tune_thresholds(targets, margins)
+    probabilities = tasks.probabilities_of(margins)
     print(f'out of fold, {len(together)} records:')
     for line in metrics.describe(targets, probabilities, thresholds, config.seed, task):
         print(line)
@@ -521,7 +532,7 @@ def join_folds(config, arguments):
 
 def draw(run):
     """Have history.csv and curves.png written."""
-    history = pd.DataFrame(run.progress.history, columns=COLUMNS)
+    history = pd.DataFrame(run.progress.history, columns=list(COLUMNS))
     run.background.submit(files.write_table, os.path.join(run.config.output, 'history.csv'),
                           history)
     run.background.submit(plots.draw_curves, history,
@@ -557,7 +568,7 @@ def stop_run(run, signum):
     if ranks.rank() == 0:
         draw(run)
     run.background.wait()
-    go_on = settings.command('train.py', run.arguments, without=('train.resume',))
+    go_on = settings.command('train.py', run.arguments, 'train.resume=auto')
     run.log.info(f'stopped after iteration {run.progress.iteration}, all of it is in '
                  f'{run.last_folder}; go on with: {go_on}')
     if run.progress.best:
@@ -577,8 +588,9 @@ def finish(run):
 def describe_best(run):
     best = run.progress.best
     predict = settings.command('predict.py', run.arguments, without=('train.resume',))
-    return (f'best {run.config.train.best_metric} {best["score"]:.4f} at epoch {best["epoch"]}, in '
-            f'{run.best_folder}; next: {predict}')
+    there = f'best {run.config.train.best_metric} {best["score"]:.4f} at epoch {best["epoch"]}, ' \
+            f'in {run.best_folder}'
+    return there if run.config.train.folds > 1 else f'{there}; next: {predict}'
 
 
 def tell_finished(run):

@@ -1,4 +1,4 @@
-"""Paddle and the device it runs on: threads, memory, messages. Scripts call import_paddle() first."""
+"""Paddle and the device it runs on: threads, memory. Scripts call import_paddle() first."""
 import zlib  # noqa: F401  Paddle 2.6 crashes in zlib when it is what loads libz first
 
 import ctypes
@@ -15,10 +15,9 @@ USELESS = ('No ccache found', 'When training, we now always track global mean an
 
 
 def import_paddle():
-    """Import Paddle, after setting what its CPU kernels read once, at the first operation, unless
-    the user has set it.
+    """Import Paddle, and set what its CPU kernels read once unless the user has set it: it starts
+    with one thread, and MKL, on AMD, with half of the vector width.
 
-    Paddle starts with one thread; and MKL, on AMD, with half of the vector width unless told.
     Returns: the module
     Raises: UserError where Paddle is not installed
     """
@@ -58,34 +57,24 @@ def choose_device(wanted):
     import paddle
     compiled = paddle.is_compiled_with_cuda()
     count = paddle.device.cuda.device_count() if compiled else 0
+    missing = 'Paddle finds no GPU' if compiled else 'this Paddle is the CPU build'
+    if wanted == 'gpu' and not count:
+        raise UserError(f'device: gpu was asked for, but {missing}; choose a GPU machine and '
+                        'install paddlepaddle-gpu, or set device: auto')
     if wanted == 'cpu' or not count:
-        device = 'cpu'
-        reason = 'device: cpu was asked for' if wanted == 'cpu' else \
-            'Paddle finds no GPU' if compiled else 'this Paddle is the CPU build'
+        device, reason = 'cpu', 'device: cpu was asked for' if wanted == 'cpu' else missing
+        threads = os.environ.get('OMP_NUM_THREADS', '1')
+        card = f'CPU with {threads} thread(s) of {machine.usable_cores()} core(s)'
+        _keep_freed_memory()
     else:
         device = f'gpu:{os.environ.get("FLAGS_selected_gpus", "0").partition(",")[0]}'
         reason = f'{count} GPU(s) found'
-    if wanted == 'gpu' and not count:
-        raise UserError(f'device: gpu was asked for, but {reason}; choose a GPU machine'
-                        f'{"" if compiled else " and install paddlepaddle-gpu"}, or set device: '
-                        'auto')
-    if device == 'cpu':
-        _keep_freed_memory()
-    paddle.device.set_device(device)
-    return device, _describe(device, reason)
-
-
-def _describe(device, reason):
-    import paddle
-    cuda = f'CUDA {paddle.version.cuda()}' if paddle.is_compiled_with_cuda() else 'no CUDA'
-    if device == 'cpu':
-        threads, cores = os.environ.get('OMP_NUM_THREADS', '1'), machine.usable_cores()
-        card = f'CPU with {threads} thread(s) of {cores} core(s)'
-    else:
         found = paddle.device.cuda.get_device_properties(device)
         card = f'{device} {found.name} with {found.total_memory / 2**30:.1f} GiB'
-    return f'Python {platform.python_version()}, Paddle {paddle.__version__}, {cuda}, {card} ' \
-           f'({reason})'
+    paddle.device.set_device(device)
+    cuda = f'CUDA {paddle.version.cuda()}' if compiled else 'no CUDA'
+    return device, (f'Python {platform.python_version()}, Paddle {paddle.__version__}, {cuda}, '
+                    f'{card} ({reason})')
 
 
 def _keep_freed_memory():
@@ -95,9 +84,8 @@ def _keep_freed_memory():
     the next one takes them: a quarter of the time of a training step at 320 pixels, half at 640;
     what stays is up to a third more memory.
     """
-    if any(name == 'GLIBC_TUNABLES' or name.startswith('MALLOC_') for name in os.environ):
-        return
-    if _has_glibc():
+    chosen = any(name == 'GLIBC_TUNABLES' or name.startswith('MALLOC_') for name in os.environ)
+    if _has_glibc() and not chosen:
         libc = ctypes.CDLL(None)
         libc.mallopt(-4, 0)  # M_MMAP_MAX: no block gets pages of its own
         libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: what is free stays
@@ -118,7 +106,6 @@ def tune_gpu(amp):
     mixed precision, let Paddle keep the channels last, where tensor cores are fastest.
 
     amp: bool
-    Source: https://www.paddlepaddle.org.cn/documentation/docs/zh/guides/performance_improving/training_improving_model_cn.html
     """
     import paddle
     paddle.set_flags({'FLAGS_cudnn_exhaustive_search': True})

@@ -6,7 +6,6 @@ or does not answer as the plain network does, the plain network predicts.
 """
 import contextlib
 import os
-import sys
 import tempfile
 
 import numpy as np
@@ -38,13 +37,8 @@ def plain_network(model):
 
 
 def mean_of(networks):
-    """Several networks as one, which answers with the mean of their logits.
-
-    networks: list of functions, as plain_network() returns them
-    """
-    def network(pixels):
-        return np.mean([each(pixels) for each in networks], axis=0)
-    return networks[0] if len(networks) == 1 else network
+    """Several functions as plain_network() returns them as one, which gives their logits' mean."""
+    return lambda pixels: np.mean([network(pixels) for network in networks], axis=0)
 
 
 def predict_logits(network, pictures, batch_size, workers, on_batch=None):
@@ -73,12 +67,13 @@ def fastest_network(models, task, thresholds, device, precision, pixels):
     Returns: (network, notes); network: function, as plain_network() returns it; notes: list of str,
         what runs, and why what was asked for does not
     """
+    import paddle
     plain = mean_of([plain_network(model) for model in models])
     if device != 'cpu':
         fp32 = ', fp32: predict.precision is for CPUs' if precision == 'bf16' else ''
         return plain, [f'plain network{fp32}']
     notes = []
-    if precision == 'bf16' and not _has_bf16():
+    if precision == 'bf16' and not paddle.base.core.supports_bfloat16_fast_performance():
         precision = 'fp32'
         notes.append('fp32: this CPU has no bf16 instructions (avx512_bf16 or amx_bf16)')
     try:
@@ -125,13 +120,7 @@ def _compare(logits, expected, task, tolerance):
 
 
 def _make_fast(model, precision):
-    with tempfile.TemporaryDirectory() as folder:
-        _export(model, folder)
-        return _load(folder, precision)
-
-
-def _export(model, folder):
-    """Write `model`, with normalise() before it, as a program for Paddle Inference."""
+    """`model`, with normalise() before it, as a program that Paddle Inference runs."""
     import paddle
 
     class Network(paddle.nn.Layer):
@@ -145,9 +134,10 @@ def _export(model, folder):
     network = Network()
     network.eval()
     pixels = paddle.static.InputSpec([None, None, None], 'uint8', 'pixels')
-    with _quiet():
+    with tempfile.TemporaryDirectory() as folder, _quiet():
         static = paddle.jit.to_static(network, input_spec=[pixels], full_graph=True)
         paddle.jit.save(static, os.path.join(folder, 'network'))
+        return _load(folder, precision)
 
 
 def _load(folder, precision):
@@ -162,10 +152,9 @@ def _load(folder, precision):
     threads = int(os.environ.get('OMP_NUM_THREADS') or machine.usable_cores())
     config.set_cpu_math_library_num_threads(threads)
     config.enable_mkldnn()
-    with _quiet():
-        if precision == 'bf16':
-            config.enable_mkldnn_bfloat16()
-        predictor = inference.create_predictor(config)
+    if precision == 'bf16':
+        config.enable_mkldnn_bfloat16()
+    predictor = inference.create_predictor(config)
     source = predictor.get_input_handle(predictor.get_input_names()[0])
     result = predictor.get_output_handle(predictor.get_output_names()[0])
 
@@ -176,24 +165,14 @@ def _load(folder, precision):
     return network
 
 
-def _has_bf16():
-    import paddle
-    return paddle.base.core.supports_bfloat16_fast_performance()
-
-
 @contextlib.contextmanager
 def _quiet():
-    """Keep Paddle's C++ side from telling its passes, hundreds of lines, on the screen."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = os.dup(1), os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    """Keep Paddle's C++ side from telling its passes and its doubts on stderr."""
+    kept = os.dup(2)
     try:
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
+        with open(os.devnull, 'w', encoding='utf-8') as nowhere:
+            os.dup2(nowhere.fileno(), 2)
         yield
     finally:
-        for handle, copy in enumerate(kept, 1):
-            os.dup2(copy, handle)
-            os.close(copy)
-        os.close(nowhere)
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -7,7 +7,7 @@ LARGEST_WEIGHT = 20  # of a label of task 2 that is present, however rare it is
 def weigh_classes(targets, kind, task):
     """How much a record of each class counts in the loss.
 
-    targets: as tasks.as_targets(); kind: 'none' or 'balanced'
+    targets: as tasks.read_reference(); kind: 'none' or 'balanced'
     Returns: None, or float32 array (classes,); for task 2 how much a label that is present counts
     """
     if kind == 'none':
@@ -22,7 +22,7 @@ def weigh_classes(targets, kind, task):
 def compute_loss(logits, targets, class_weights, smoothing, task):
     """Cross-entropy for task 1, binary cross-entropy over the classes for task 2.
 
-    logits: float32 Tensor (n, classes); targets: as tasks.as_targets(); class_weights: as
+    logits: float32 Tensor (n, classes); targets: as tasks.read_reference(); class_weights: as
     weigh_classes(); smoothing: float, the part of the label that is spread over all classes
     Returns: float32 Tensor without dimensions
     """

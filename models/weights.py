@@ -122,6 +122,13 @@ class LastGood:
         """Take the state of now for the last good one."""
         self.copies = {key: value.clone() for key, value in self._tensors().items()}
 
+    def take(self, arrays):
+        """Take the state that a run goes on from, as set_state() did, for the last good one."""
+        numbers = {'model': 0, 'average': 1, 'optimizer': 2}
+        names = {key: key.partition('/') for key in arrays}
+        self.copies = {(numbers[part], name): arrays[key] for key, (part, _, name) in names.items()
+                       if part in numbers}
+
     def put_back(self):
         """Give model and optimizer the last good state; False where there is none yet."""
         if self.copies is None:

@@ -1,42 +1,62 @@
 import csv
-import io
 import json
 import os
 import shutil
 import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
-from conftest import overrides, refused, run_script
+from conftest import make_signal, overrides, refused, run_script
 
 import predict
-from utils import checkpoint
-from utils import config as settings
+from utils import errors, tasks
 from utils.config import Render
 from utils.errors import UserError
-from utils.render import encode_png, settings_of
+from utils.render import decode_png, encode_png, settings_of
 
 NAMES = [f'TEST{i + 1:04d}' for i in range(6)]
 TRUTH = [0, 1, 0, 1, 0, 1]
 
 
-def own_output(trained, folder):
-    """An output folder with the trained model, into which predict.py may write."""
-    os.makedirs(folder)
-    os.symlink(os.path.join(trained, 'best_model'), os.path.join(folder, 'best_model'))
-    return folder
+def command(root, folder, *pairs):
+    """Arguments for predict.py: pictures in `root`, all that is written in `folder`."""
+    return overrides('device=cpu', f'data.root={root}', f'output={folder}',
+                     f'predict.answer={folder}/answer.csv', *pairs)
 
 
-def run_predict(root, output, *pairs, reference=None):
-    answer = os.path.join(output, 'answers', 'answer.csv')
-    extra = ['--reference', reference] if reference else []
-    return run_script('predict.py', *overrides('device=cpu', f'data.root={root}', f'output={output}',
-                                               f'predict.answer={answer}', *pairs), *extra)
+@pytest.fixture
+def run_here(monkeypatch):
+    """predict.py in this process, which has Paddle already: function(*arguments) -> exit code."""
+    monkeypatch.setattr(errors, 'handle_signals', lambda: None)  # pytest's own stay
+
+    def run(*arguments):
+        monkeypatch.setattr('sys.argv', ['predict.py', *map(str, arguments)])
+        return predict.main()
+    return run
+
+
+def refused_here(run_here, *arguments):
+    """The lines of a UserError of predict.py."""
+    with pytest.raises(UserError) as caught:
+        run_here(*arguments)
+    return caught.value.lines
+
+
+def contents(folder):
+    """{path: bytes} of all files in a folder and those below."""
+    return {path: path.read_bytes() for path in sorted(folder.rglob('*')) if path.is_file()}
 
 
 def read_rows(path):
     with open(path, newline='', encoding='utf-8') as file:
         return list(csv.reader(file))
+
+
+def probabilities_in(path):
+    table = pd.read_csv(path)
+    assert list(table.columns) == ['name', 'abnormal'] and table['name'].tolist() == NAMES
+    return table['abnormal'].to_numpy()
 
 
 def write_reference(path, names=NAMES, tags=TRUTH):
@@ -46,204 +66,223 @@ def write_reference(path, names=NAMES, tags=TRUTH):
 
 @pytest.fixture(scope='module')
 def predicted(trained, drawn, tmp_path_factory):
-    """What predict.py leaves when today's settings are not those of the model: (CompletedProcess, output folder)."""
-    output = own_output(trained, str(tmp_path_factory.mktemp('predicted') / 'output'))
-    result = run_predict(drawn, output, 'task=2', 'seed=5', 'render.size=224', 'render.line_width=3', 'model.name=resnet101',
-                         'model.pretrained=nowhere', 'train.batch_size=2', 'predict.batch_size=4')
+    """What predict.py makes of a model by another name, in a read-only folder, where none of
+    today's settings are the model's: (CompletedProcess, folder of model and output).
+    """
+    folder = tmp_path_factory.mktemp('predicted')
+    model = shutil.copytree(os.path.join(trained, 'best_model'), folder / 'the best, of May')
+    before = contents(model)
+    os.chmod(model, 0o555)
+    result = run_script('predict.py', '--model', model, *command(
+        drawn, folder / 'output', 'task=2', 'seed=5', 'render.size=224', 'render.line_width=3',
+        'model.name=resnet101', 'model.pretrained=nowhere', 'predict.batch_size=4'))
+    os.chmod(model, 0o755)
     assert result.returncode == 0, result.stderr
-    return result, output
-
-
-def probabilities_of(output):
-    rows = read_rows(os.path.join(output, 'probabilities.csv'))
-    assert rows[0] == ['name', 'abnormal']
-    return [row[0] for row in rows[1:]], np.array([float(row[1]) for row in rows[1:]])
+    assert contents(model) == before
+    return result, folder
 
 
 def test_answer(predicted):
-    _, output = predicted
-    with open(os.path.join(output, 'answers', 'answer.csv'), 'rb') as file:
-        data = file.read()
-    lines = data.decode('ascii').split('\n')
-    assert lines[0] == 'name,tag' and lines[-1] == '' and b'\r' not in data
-    rows = [line.split(',') for line in lines[1:-1]]
-    assert [name for name, _ in rows] == NAMES  # sorted, one row each, nothing twice
-    names, probabilities = probabilities_of(output)
-    assert names == NAMES and ((probabilities >= 0) & (probabilities <= 1)).all()
-    assert [int(tag) for _, tag in rows] == (probabilities >= 0.5).astype(int).tolist()
-
-
-def test_answer_is_zipped(predicted):
-    _, output = predicted
-    with open(os.path.join(output, 'answers', 'answer.csv'), 'rb') as file:
-        data = file.read()
-    with zipfile.ZipFile(os.path.join(output, 'answers', 'answer.zip')) as archive:
-        assert archive.namelist() == ['answer.csv'] and archive.read('answer.csv') == data and archive.testzip() is None
-    assert sorted(os.listdir(os.path.join(output, 'answers'))) == ['answer.csv', 'answer.zip']
-
-
-def test_what_it_says(predicted):
-    result, output = predicted
-    lines = result.stdout.splitlines()
-    assert lines[0].startswith('Python ') and 'Paddle' in lines[0] and 'device: cpu was asked for' in lines[0]
-    assert lines[1].startswith('settings that differ from the defaults: ')
-    with open(os.path.join(output, 'best_model', 'metrics.json')) as file:
-        kept = json.load(file)
-    assert (f'{output}/best_model: task 1, resnet18, epoch {kept["epoch"]}, iteration {kept["iteration"]}, validation F1 '
-            f'{kept["validation"]["f1"]:.4f}, threshold 0.5') in lines
-    assert f'Save to {output}/answers/answer.csv' in lines
-    tags = [int(row[1]) for row in read_rows(os.path.join(output, 'answers', 'answer.csv'))[1:]]
-    assert f'6 records: {tags.count(0)} normal, {tags.count(1)} abnormal' in lines
-    assert any(line.startswith('warning: every record is') for line in lines) == (len(set(tags)) == 1)
-    assert 'predicting [##############################] 6/6' in result.stderr and 'Traceback' not in result.stderr
+    result, folder = predicted
+    output = folder / 'output'
+    assert sorted(os.listdir(output)) == ['answer.csv', 'answer.zip', 'probabilities.csv']
+    data = (output / 'answer.csv').read_bytes()
+    assert data.startswith(b'name,tag\n') and b'\r' not in data
+    with zipfile.ZipFile(output / 'answer.zip') as archive:
+        assert archive.namelist() == ['answer.csv'] and archive.read('answer.csv') == data
+    rows = read_rows(output / 'answer.csv')[1:]
+    assert [name for name, _ in rows] == NAMES
+    threshold = json.loads((folder / 'the best, of May' / 'metrics.json').read_text())['threshold']
+    tags = (probabilities_in(output / 'probabilities.csv') >= threshold).astype(int)
+    assert [int(tag) for _, tag in rows] == tags.tolist()
+    assert f'6 records: {6 - sum(tags)} normal, {sum(tags)} abnormal' in result.stdout
 
 
 def test_answer_is_the_models(predicted, drawn):
     import paddle
-    _, output = predicted
+    _, folder = predicted
     model = paddle.vision.models.resnet18(num_classes=2)
-    model.set_state_dict(paddle.load(os.path.join(output, 'best_model', 'model.pdparams')))
+    model.set_state_dict(paddle.load(str(folder / 'the best, of May' / 'model.pdparams')))
     model.eval()
-    import cv2
-    pixels = np.stack([cv2.imread(os.path.join(drawn, 'val', f'{name}.png'), cv2.IMREAD_GRAYSCALE) for name in NAMES])
+    pixels = np.stack([decode_png(os.path.join(drawn, 'val', f'{name}.png'), 64)
+                       for name in NAMES])
     inputs = np.repeat(((pixels / 255 - 0.449) / 0.226)[:, None], 3, axis=1).astype(np.float32)
     expected = paddle.nn.functional.softmax(model(paddle.to_tensor(inputs))).numpy()[:, 1]
-    assert np.allclose(probabilities_of(output)[1], expected, atol=1e-4)
+    found = probabilities_in(folder / 'output' / 'probabilities.csv')
+    assert np.allclose(found, expected, atol=1e-4) and np.ptp(expected) > 1e-3
 
 
-def test_scores(predicted, trained, drawn, tmp_path):
-    names, probabilities = probabilities_of(predicted[1])
+def test_scores(run_here, predicted, trained, drawn, tmp_path, capsys):
+    probabilities = probabilities_in(predicted[1] / 'output' / 'probabilities.csv')
     threshold = np.sort(probabilities)[2:4].mean()  # three records on each side
-    output = own_output(trained, str(tmp_path / 'output'))
-    reference = write_reference(tmp_path / 'reference.csv', [f'{name}.mat' for name in NAMES[::-1]], TRUTH[::-1])
-    result = run_predict(drawn, output, f'predict.threshold={threshold:.9f}', reference=reference)
-    assert result.returncode == 0, result.stderr
-    assert np.array_equal(probabilities_of(output)[1], probabilities)
-    tags = [int(row[1]) for row in read_rows(os.path.join(output, 'answers', 'answer.csv'))[1:]]
+    reference = write_reference(tmp_path / 'key.csv', [f'{name}.mat' for name in NAMES[::-1]],
+                                TRUTH[::-1])
+    assert run_here('--model', trained, '--reference', reference, *command(
+        drawn, tmp_path / 'output', f'predict.threshold={threshold:.9f}')) == 0
+    tags = [int(row[1]) for row in read_rows(tmp_path / 'output' / 'answer.csv')[1:]]
     assert tags == (probabilities >= threshold).astype(int).tolist() and sum(tags) == 3
 
-    pairs = list(zip(TRUTH, tags))
-    hit, miss, alarm, rest = (pairs.count(pair) for pair in ((1, 1), (1, 0), (0, 1), (0, 0)))
-    wins = [(a > b) + 0.5 * (a == b) for a, t in zip(probabilities, TRUTH) if t
-            for b, u in zip(probabilities, TRUTH) if not u]
-    expected = {'accuracy': (hit + rest) / 6, 'F1': 2 * hit / (2 * hit + alarm + miss), 'AUC': np.mean(wins),
-                'sensitivity': hit / (hit + miss), 'specificity': rest / (rest + alarm)}
-    said = {line.split(':')[0]: line for line in result.stdout.splitlines() if '95 % interval' in line}
-    assert list(said) == list(expected)
-    for name, value in expected.items():
-        assert said[name].startswith(f'{name}: {value:.4f} (95 % interval ')
-        low, high = map(float, said[name].split('interval ')[1].rstrip(')').split(' to '))
-        assert 0 <= low <= value <= high <= 1
-    assert (f'confusion matrix: truth normal: {rest} called normal, {alarm} abnormal; truth abnormal: {miss} called normal, '
-            f'{hit} abnormal') in result.stdout
-    assert 'warning' not in result.stdout
+    right = {kind: sum(truth == tag == kind for truth, tag in zip(TRUTH, tags)) for kind in (0, 1)}
+    wins = [(a > b) + 0.5 * (a == b) for a in probabilities[1::2] for b in probabilities[::2]]
+    said = {line.partition(':')[0]: line for line in capsys.readouterr().out.splitlines()}
+    for name, value in (('accuracy', sum(right.values()) / 6), ('F1', right[1] / 3),
+                        ('AUC', np.mean(wins)), ('sensitivity', right[1] / 3),
+                        ('specificity', right[0] / 3)):
+        assert said[name].startswith(f'{name}: {value:.4f} (')
 
 
-def test_warning_where_all_are_one_class(trained, drawn, tmp_path):
-    output = own_output(trained, str(tmp_path / 'output'))
-    result = run_predict(drawn, output, 'predict.threshold=0')
-    assert result.returncode == 0
-    assert '6 records: 0 normal, 6 abnormal' in result.stdout
-    assert 'warning: every record is abnormal; look at output/validation.png' in result.stdout
+def test_all_of_one_class_is_suspicious(run_here, trained, drawn, tmp_path, capsys):
+    for threshold in (0, 1):
+        pairs = command(drawn, tmp_path / 'output', f'predict.threshold={threshold}')
+        assert run_here('--model', trained, *pairs) == 0  # the second replaces the first's answer
+        said = capsys.readouterr().out
+        assert f'every record is {("abnormal", "normal")[threshold]}' in said
+        tags = {row[1] for row in read_rows(tmp_path / 'output' / 'answer.csv')[1:]}
+        assert tags == {str(1 - threshold)}
 
 
-def test_reference_that_does_not_match(trained, drawn, tmp_path):
-    output = own_output(trained, str(tmp_path / 'output'))
-    reference = write_reference(tmp_path / 'reference.csv', NAMES[:4] + ['TEST0099', 'TEST0001'])
-    result = run_predict(drawn, output, reference=reference)
-    assert len(refused(result)) == 3
-    refused(result, 'reference.csv, line 6: ', 'no picture of the record TEST0099')
-    refused(result, 'reference.csv, line 7: ', 'TEST0001 stood in line 2 already')
-    refused(result, 'reference.csv: no label for 2 of 6 records: TEST0005, TEST0006')
-    assert not os.path.exists(os.path.join(output, 'answers'))
+def test_bf16_gives_the_tags_of_fp32(run_here, predicted, trained, drawn, tmp_path):
+    assert run_here('--model', trained, *command(drawn, tmp_path, 'predict.precision=bf16')) == 0
+    fp32 = predicted[1] / 'output'
+    assert read_rows(tmp_path / 'answer.csv') == read_rows(fp32 / 'answer.csv')
+    assert np.allclose(*(probabilities_in(folder / 'probabilities.csv')
+                         for folder in (tmp_path, fp32)), atol=0.05)
 
 
-def test_pictures_with_other_settings(trained, drawn, tmp_path):
-    root = shutil.copytree(drawn, tmp_path / 'root')
-    stamp = {**settings_of(Render(size=64, line_width=2.0)), 'record': 1}
-    (root / 'val' / 'TEST0004.png').write_bytes(encode_png(np.full((64, 64), 255, np.uint8), stamp))
-    result = run_predict(root, own_output(trained, str(tmp_path / 'output')))
-    refused(result, 'TEST0004.png: drawn with other settings: line_width 2.0 (expected 1.0); redraw it with: '
-                    f'python process.py -o data.root={root} -o render.size=64 -o render.mv_per_lead=2.0 '
-                    '-o render.line_width=1.0')
+def test_options_that_do_not_fit(run_here, trained, drawn, tmp_path):
+    reference = write_reference(tmp_path / 'key.csv', NAMES[:4] + ['TEST0099', 'TEST0001'])
+    usual = ['--model', trained, *command(drawn, tmp_path / 'output')]
+    lines = refused_here(run_here, '--reference', reference, *usual)
+    assert len(lines) == 3
+    for word in ('line 6', 'line 7', 'TEST0005, TEST0006'):
+        assert sum(word in line for line in lines) == 1
+    line, = refused_here(run_here, '--unit', 'mV', *usual)
+    assert '--input' in line
+    assert os.listdir(tmp_path / 'output') == []
 
 
-def test_a_damaged_picture_is_named(trained, drawn, tmp_path):
-    root = shutil.copytree(drawn, tmp_path / 'root')
-    with open(root / 'val' / 'TEST0003.png', 'r+b') as file:
-        file.seek(300)
-        file.write(bytes(8))
-    output = own_output(trained, str(tmp_path / 'output'))
-    refused(run_predict(root, output), 'TEST0003.png: a damaged PNG; run process.py again')
-    assert not os.path.exists(os.path.join(output, 'answers'))  # rather no answer than one that lacks a record
-
-
-@pytest.mark.parametrize('name, words', [
-    ('model.pdparams', ('model.pdparams: not the file that train.py wrote',)),
-    ('config.yml', ('config.yml: not the file that train.py wrote',)),
-])
-def test_a_best_model_that_was_changed(name, words, trained, drawn, tmp_path):
-    shutil.copytree(os.path.join(trained, 'best_model'), tmp_path / 'best_model')
-    with open(tmp_path / 'best_model' / name, 'r+b') as file:
-        file.seek(200)
-        file.write(b'7')
-    refused(run_predict(drawn, str(tmp_path)), *words, 'copy the whole folder again, or train anew')
-
-
-def test_no_model_yet(drawn, tmp_path):
-    refused(run_predict(drawn, str(tmp_path)), f'{tmp_path}/best_model: no trained model there', 'python train.py')
-
-
-# Checks without the cost of a script.
-
-def model_config(trained):
-    return settings.load(os.path.join(trained, 'best_model', 'config.yml'))
-
-
-def test_no_pictures(trained, tmp_path):
-    with pytest.raises(UserError, match=f'{tmp_path}/val: no pictures; draw them with: python process.py -o data.root='):
-        predict.list_test_pictures(str(tmp_path), model_config(trained))
-
-
-def test_records_that_could_not_be_drawn(trained, drawn, tmp_path):
-    root = shutil.copytree(drawn, tmp_path / 'root')
-    assert predict.list_test_pictures(str(root), model_config(trained)) == NAMES
-    with open(root / 'render.json') as file:
-        drawn_with = json.load(file)
-    for not_drawn in ({'train': ['TRAIN0001'], 'val': []}, {'train': [], 'val': ['TEST0007']}):
-        (root / 'render.json').write_text(json.dumps({**drawn_with, 'not_drawn': not_drawn}))
-        if not_drawn['val']:
-            with pytest.raises(UserError, match=r'could not draw 1 test records \(TEST0007\), so the answer would lack'):
-                predict.list_test_pictures(str(root), model_config(trained))
-        else:
-            assert predict.list_test_pictures(str(root), model_config(trained)) == NAMES
-
-
-def test_files_missing_from_best_model(trained, tmp_path):
-    folder = str(shutil.copytree(os.path.join(trained, 'best_model'), tmp_path / 'best_model'))
-    for name, words in (('metrics.json', 'metrics.json: missing'), ('sha256.json', 'no sha256.json there')):
-        os.remove(os.path.join(folder, name))
-        with pytest.raises(UserError, match=words):
-            checkpoint.load_best(folder)
-
-
-def test_thresholds(trained):
-    one, two = predict.tasks.TASKS[1], predict.tasks.TASKS[2]
+def test_thresholds():
+    one, two = tasks.TASKS[1], tasks.TASKS[2]
+    twelve = {'threshold': [0.1] * 12}
     assert predict.read_thresholds({'threshold': 0.4}, 'auto', 'F', one) == 0.4
     assert predict.read_thresholds({'threshold': 0.4}, 0.7, 'F', one) == 0.7
-    assert predict.read_thresholds({'threshold': [0.1] * 12}, 'auto', 'F', two).tolist() == [0.1] * 12
-    assert predict.read_thresholds({'threshold': [0.1] * 12}, 0.7, 'F', two).tolist() == [0.7] * 12
-    with pytest.raises(UserError, match='expected one number'):
-        predict.read_thresholds({'threshold': [0.1] * 12}, 'auto', 'F', one)
-    with pytest.raises(UserError, match='expected 12 numbers'):
-        predict.read_thresholds({'threshold': 0.4}, 'auto', 'F', two)
+    assert predict.read_thresholds(twelve, 'auto', 'F', two).tolist() == [0.1] * 12
+    assert predict.read_thresholds(twelve, 0.7, 'F', two).tolist() == [0.7] * 12
+    for kept, task in ((twelve, one), ({'threshold': 0.4}, two), ({}, one)):
+        with pytest.raises(UserError, match='^F/metrics.json: the threshold is'):
+            predict.read_thresholds(kept, 'auto', 'F', task)
 
 
-def test_the_same_answer_gives_the_same_zip(tmp_path):
-    rows = [['name', 'tag'], ['TEST0001', 1]]
-    for name in ('a', 'b'):
-        predict.write_answer(str(tmp_path / name / 'answer.csv'), rows)
-    assert (tmp_path / 'a' / 'answer.zip').read_bytes() == (tmp_path / 'b' / 'answer.zip').read_bytes()
-    predict.write_answer(str(tmp_path / '答案.csv'), rows)
-    with zipfile.ZipFile(io.BytesIO((tmp_path / '答案.zip').read_bytes())) as archive:
-        assert archive.read('答案.csv') == b'name,tag\nTEST0001,1\n'
+@pytest.mark.parametrize('name, write, option', [
+    ('mine.zip', lambda path: zipfile.ZipFile(path, 'w').close(), None),
+    ('mine.zip', lambda path: path.write_bytes(b'no zip'), None),
+    ('mine.csv', write_reference, None),
+    ('mine.csv', write_reference, '--reference'),
+    ('mine.csv', lambda path: np.savetxt(path, make_signal(1).T, delimiter=','), '--input'),
+    ('mine.csv', lambda path: path.symlink_to('nowhere'), None),
+])
+def test_what_is_not_its_own_is_not_overwritten(run_here, name, write, option, trained, drawn,
+                                                tmp_path):
+    write(tmp_path / name)
+    before = contents(tmp_path)
+    extra = [option, tmp_path / name] if option else []
+    for _ in range(2):  # a second try must not find an answer of the first
+        lines = refused_here(run_here, '--model', trained, '--sampling-rate', 500, '--unit', 'mV',
+                             *extra, *command(drawn, tmp_path / 'output'),
+                             *overrides(f'predict.answer={tmp_path}/mine.csv'))
+        assert len(lines) == 1 and str(tmp_path / name) in lines[0] and 'answer' in lines[0]
+        assert contents(tmp_path) == before
+
+
+def test_labels_and_probabilities_are_not_overwritten(run_here, trained, drawn, tmp_path):
+    usual = ['--model', trained, *command(drawn, tmp_path / 'output')]
+    labels = shutil.copy(os.path.join(drawn, 'trainreference.csv'), tmp_path)
+    before = contents(tmp_path)
+    result = run_script('predict.py', *usual, *overrides(f'predict.answer={labels}'))
+    assert len(refused(result, labels)) == 1
+    table = tmp_path / 'output' / 'probabilities.csv'
+    line, = refused_here(run_here, *usual, *overrides(f'predict.answer={table}'))
+    assert str(table) in line and contents(tmp_path) == before
+
+
+def test_own_ecgs_have_an_answer_of_their_own(run_here, trained, drawn, competition, tmp_path,
+                                              monkeypatch):
+    (tmp_path / 'config.yml').write_text(f'device: cpu\ndata:\n  root: {drawn}\n')
+    monkeypatch.chdir(tmp_path)
+    assert run_here('--model', trained) == 0
+    before = contents(tmp_path)
+    ecgs = tmp_path / 'ecgs'
+    ecgs.mkdir()
+    for name in NAMES[:2]:
+        shutil.copy(os.path.join(competition, 'val', f'{name}.mat'), ecgs)
+    (ecgs / 'broken.mat').write_bytes(b'MATLAB 5.0 MAT-file, cut')
+    (ecgs / 'bad.csv').write_text('name,tag\nx,1\n')
+    (ecgs / 'letter.pdf').write_bytes(b'%PDF')
+    reference = write_reference(tmp_path / 'key.csv', ['broken', *NAMES[:2]], [1, 0, 1])
+    result = run_script('predict.py', '--model', trained, '--input', 'ecgs', '--reference',
+                        reference, cwd=tmp_path)
+    refused(result, 'broken.mat')
+    refused(result, '1 of 3')
+    assert 'letter.pdf' in result.stdout and 'bad.csv' in result.stdout  # skipped, and said so
+    assert 'scores on 2 records' in result.stdout
+    assert before.items() <= contents(tmp_path).items()
+    for path in ('answer.csv', 'output/probabilities.csv'):  # through pictures or not: no matter
+        own = tmp_path / path.replace('answer', 'input_answer').replace('prob', 'input_prob')
+        assert read_rows(own) == read_rows(tmp_path / path)[:3]
+
+
+def replace_in(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def draw_otherwise(root):
+    stamp = {**settings_of(Render(size=64, line_width=2.0)), 'record': 1}
+    (root / 'val' / 'TEST0004.png').write_bytes(encode_png(np.zeros((64, 64), np.uint8), stamp))
+
+
+def damage(path, at=300):
+    with open(path, 'r+b') as file:
+        file.seek(at)
+        file.write(bytes(8))
+
+
+@pytest.mark.parametrize('change, words', [
+    (lambda root: os.remove(root / 'val' / 'TEST0003.png'), ('5', 'missing 1 (TEST0003)')),
+    (lambda root: shutil.copy(root / 'val' / 'TEST0003.png', root / 'val' / 'left.png'),
+     ('7', 'not of these records 1 (left)', 'remove')),
+    (lambda root: replace_in(root / 'render.json', 'true', 'false'), ('did not finish',)),
+    (lambda root: replace_in(root / 'render.json', '"val": []', '"val": ["TEST0007"]'),
+     ('could not draw 1', 'TEST0007')),
+    (lambda root: shutil.rmtree(root / 'val'), ('missing 6',)),
+    (lambda root: replace_in(root / 'render.json', 'finished', 'done'), ('render.json',)),
+    (lambda root: os.remove(root / 'render.json'), ('render.json',)),
+    (draw_otherwise, ('TEST0004.png', 'line_width 2.0 (expected 1.0)', 'render.line_width=1.0')),
+    (lambda root: damage(root / 'val' / 'TEST0003.png'), ('TEST0003.png', 'damaged')),
+])
+def test_pictures_that_are_not_what_they_should_be(run_here, change, words, trained, drawn,
+                                                   tmp_path):
+    root = shutil.copytree(drawn, tmp_path / 'root')
+    change(root)
+    line, = refused_here(run_here, '--model', trained, *command(root, tmp_path / 'output'))
+    assert all(word in line for word in (*words, 'process.py'))
+    assert os.listdir(tmp_path / 'output') == []  # no answer rather than one that lacks a record
+
+
+@pytest.mark.parametrize('change, words', [
+    (lambda best: damage(best / 'model.pdparams', 20000), ('model.pdparams', 'copy the whole')),
+    (lambda best: os.remove(best / 'model.pdparams'), ('model.pdparams',)),
+    (lambda best: os.truncate(best / 'metrics.json', 50), ('metrics.json', 'damaged')),
+    (lambda best: os.remove(best / 'metrics.json'), ('no trained model', 'train.py')),
+    (lambda best: os.remove(best / 'config.yml'), ('config.yml',)),
+    (lambda best: replace_in(best / 'config.yml', 'size: 64', 'size: -64'),
+     ('config.yml', 'render.size')),
+    (lambda best: replace_in(best / 'config.yml', 'task: 1', 'task: 2'), ('threshold',)),
+    (lambda best: replace_in(best / 'config.yml', 'resnet18', 'resnet50'), ('tensor',)),
+])
+def test_best_model_that_is_not_whole(run_here, change, words, trained, drawn, tmp_path):
+    best = shutil.copytree(os.path.join(trained, 'best_model'), tmp_path / 'best_model')
+    change(best)
+    line, = refused_here(run_here, '--model', tmp_path, *command(drawn, tmp_path / 'output'))
+    assert all(word in line for word in (str(tmp_path), *words)), line

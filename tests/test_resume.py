@@ -1,197 +1,232 @@
-"""A resumed run is the run that was never stopped, bit for bit; another run's checkpoint is refused by name."""
+"""A resumed run is the undisturbed one, bit for bit; a run with other settings is refused."""
 import os
 import shutil
 import signal
+import sys
+from argparse import Namespace
 
 import numpy as np
 import pytest
-from conftest import overrides, refused, run_script
+from conftest import PROJECT, overrides, refused, run_script
 
+import train
 from tests import faults
 from utils import checkpoint
+from utils import config as settings
+from utils.errors import UserError
 
-SETTINGS = ('render.size=64', 'model.name=resnet18', 'model.pretrained=none', 'device=cpu', 'train.iters=7',
-            'train.batch_size=10', 'train.log_interval=2', 'train.warmup_iters=2')  # three iterations an epoch
+SMALL = ('render.size=64', 'model.name=resnet18', 'model.pretrained=none', 'device=cpu',
+         'train.iters=7', 'train.batch_size=10', 'train.warmup_iters=2', 'train.log_interval=1',
+         'data.workers=1')  # three iterations an epoch
 
-
-def train(drawn, output, *pairs, **named):
-    return run_script('train.py', *overrides(f'data.root={drawn}', f'output={output}', *SETTINGS, *pairs), **named)
-
-
-def stop_after(drawn, output, iteration, *pairs):
-    """Train until a signal comes in the iteration after `iteration`."""
-    command = [*overrides(f'data.root={drawn}', f'output={output}', *SETTINGS, 'train.log_interval=1', *pairs)]
-    run = faults.Started([faults.sys.executable, os.path.join(faults.PROJECT, 'train.py'), *command])
-    run.wait_until(lambda: run.said(f'iter: {iteration}/'))
-    os.kill(run.pid, signal.SIGTERM)
-    assert run.end() == 143, ''.join(run.errors)
-    return run
+pytestmark = pytest.mark.skipif(not hasattr(os, 'killpg'), reason='signals of Unix')
 
 
-@pytest.fixture(scope='module')
-def undisturbed(drawn, tmp_path_factory):
-    """The output of a run that nothing disturbed."""
-    output = str(tmp_path_factory.mktemp('undisturbed'))
-    done = train(drawn, output, 'data.workers=1')
-    assert done.returncode == 0, done.stderr
-    yield output
-    shutil.rmtree(output)
+def command(root, output, *pairs, script='train.py'):
+    return [sys.executable, os.path.join(PROJECT, script),
+            *overrides(f'data.root={root}', f'output={output}', *SMALL, *pairs)]
+
+
+def started(root, output, *pairs):
+    return faults.Started(command(root, output, *pairs))
+
+
+def finished(run):
+    assert run.end() == 0, ''.join(run.errors)
+    return ''.join(run.lines)
 
 
 @pytest.fixture(scope='module')
-def stopped(drawn, tmp_path_factory):
-    """The output of a run that was stopped within its second epoch; tests must not change it."""
-    output = str(tmp_path_factory.mktemp('stopped'))
-    run = stop_after(drawn, output, 4)
-    assert run.said('stopped after iteration') and run.said('the same command goes on')
-    yield output
-    shutil.rmtree(output)
+def outputs(drawn, tmp_path_factory):
+    """{name: output}: of a run that nothing disturbed, one that SIGTERM stopped within its second
+    epoch, and one that kill -9 ended there, which has saved often; tests must not change them."""
+    found = {name: str(tmp_path_factory.mktemp(name)) for name in ('whole', 'stopped', 'killed')}
+    runs = {name: started(drawn, output, *(['train.save_interval=0.0001'] * (name == 'killed')))
+            for name, output in found.items()}
+    runs['stopped'].wait_until(lambda: runs['stopped'].said('iter: 4/'))
+    os.kill(runs['stopped'].pid, signal.SIGTERM)
+    runs['killed'].wait_until(lambda: runs['killed'].said('iter: 5/'))
+    runs['killed'].kill()
+    finished(runs['whole'])
+    assert runs['stopped'].end() == 143, ''.join(runs['stopped'].errors)
+    assert runs['stopped'].said('stopped after iteration') and runs['stopped'].said('go on with: ')
+    yield found
+    for output in found.values():
+        shutil.rmtree(output)
 
 
-def test_checkpoint_between_two_lines_of_the_log_can_be_read(drawn, tmp_path):
-    last = str(tmp_path / 'last')
-    run = faults.Started([faults.sys.executable, os.path.join(faults.PROJECT, 'train.py'), *overrides(
-        f'data.root={drawn}', f'output={tmp_path}', *SETTINGS, 'train.log_interval=100', 'train.save_interval=0.0001')])
-    run.wait_until(lambda: checkpoint.list_last(last))
-    run.kill()
-    state, notes = checkpoint.load_last(last)
-    assert not notes and state['losses'] and all(type(loss) is float for loss in state['losses'])
+def test_resumed_runs_equal_the_undisturbed_one(drawn, outputs, tmp_path):
+    expected, after = faults.what_was_learnt(outputs['whole']), {}
+    for name in ('stopped', 'killed'):
+        shutil.copytree(outputs[name], tmp_path / name)
+        newest = checkpoint.list_last(os.path.join(outputs[name], 'last'))[0]
+        after[name] = int(newest[-12:-4])
+        assert 0 < after[name] < 7
+    # How it is read, how often it is saved and where it lies is free to change.
+    runs = {'stopped': started(drawn, tmp_path / 'stopped', 'data.cache=false'),
+            'killed': started(drawn, tmp_path / 'killed', 'data.workers=3', 'data.cache=true',
+                              'train.save_interval=0.001')}
+    for name, run in runs.items():
+        assert f'going on after iteration {after[name]} of 7' in finished(run)
+        assert faults.compare(faults.what_was_learnt(str(tmp_path / name)), expected) is None
+        assert faults.left_in(str(tmp_path / name)) is None
+    again = run_script('train.py', *command(drawn, tmp_path / 'killed')[2:])
+    assert again.returncode == 0 and 'this run is finished (7 iterations)' in again.stdout
+    assert faults.compare(faults.what_was_learnt(str(tmp_path / 'killed')), expected) is None
 
 
-@pytest.mark.skipif(not hasattr(os, 'killpg'), reason='signals of Unix')
-@pytest.mark.parametrize('workers', [1, 3])
-def test_resumed_run_equals_the_undisturbed_one(workers, drawn, undisturbed, stopped, tmp_path):
-    output = str(tmp_path / 'output')
-    shutil.copytree(stopped, output)
-    # Intervals, workers and where things lie are free to change.
-    done = train(drawn, output, f'data.workers={workers}', 'train.save_interval=0.001', 'data.cache=false')
-    assert done.returncode == 0, done.stderr
-    assert 'going on after iteration' in done.stdout and 'train.resume=never' in done.stdout
-    found, expected = faults.what_was_learnt(output), faults.what_was_learnt(undisturbed)
-    for key in ('best', 'metrics', 'iteration', 'weights', 'optimizer'):
-        assert found[key] == expected[key], key
-    # The log and history of the first part have a row at each iteration (train.log_interval), and none twice.
-    iterations = [row.split('iter: ')[1].split('/')[0] for row in found['log'] if '[TRAIN]' in row]
-    assert iterations == sorted(set(iterations), key=int)
-    assert [row for row in found['log'] if '[EVAL]' in row] == [row for row in expected['log'] if '[EVAL]' in row]
-    rows = open(os.path.join(output, 'history.csv')).read().splitlines()
-    assert len(rows) == len(set(rows))
-    # It is finished: nothing is trained, nothing changes.
-    before = faults.what_was_learnt(output)
-    again = train(drawn, output)
-    assert again.returncode == 0 and 'this run is finished' in again.stdout and faults.what_was_learnt(output) == before
+def test_a_finished_run_is_extended(drawn, outputs, tmp_path):
+    output = str(shutil.copytree(outputs['whole'], tmp_path / 'output'))
+    before = checkpoint.load_last(os.path.join(output, 'last'))[1]
+    text = finished(started(drawn, output, 'train.iters=9', 'train.resume=extend'))
+    assert 'going on after iteration 7 of 9' in text
+    state, arrays, _ = checkpoint.load_last(os.path.join(output, 'last'))
+    assert state['iteration'] == 9 and state['fingerprint']['train.iters'] == 9
+    assert not np.array_equal(arrays['model/fc.weight'], before['model/fc.weight'])
+    # The learning rate is that of a run of 9 iterations: at the eighth it has not reached its end.
+    rates = {row['iteration']: row['learning_rate'] for row in state['progress']['history']
+             if row.get('learning_rate') is not None}
+    assert rates[7] == 0 < rates[8] < 0.001 and rates[9] == 0 and len(rates) == 9
+    # From now on it is a run of 9.
+    assert resume(output, {**state['fingerprint']}, 'train.iters=9')[0]['iteration'] == 9
+
+
+# What may change in between, without the cost of a script.
+
+def resume(output, fingerprint=None, *pairs, insist=False):
+    """What train.py would go on from: fingerprint: as it is today, default: that of the pairs."""
+    config = settings.load(os.path.join(PROJECT, 'config.yml'),
+                           [*SMALL, f'output={output}', *pairs])
+    arguments = Namespace(config=None, override=[], resume=insist)
+    today = fingerprint or {**checkpoint.load_last(os.path.join(output, 'last'))[0]['fingerprint'],
+                            **settings.that_matter(config)}
+    return train.find_checkpoint(config, arguments, today)
+
+
+def refuse(*arguments, **named):
+    with pytest.raises(UserError) as caught:
+        resume(*arguments, **named)
+    line, = caught.value.lines
+    return line
 
 
 @pytest.mark.parametrize('pair, words', [
-    ('train.iters=8', 'train.iters 7 there, 8 now'), ('train.batch_size=9', 'train.batch_size 10 there, 9 now'),
-    ('seed=1', 'seed 2021 there, 1 now'), ('model.name=resnet34', 'model.name resnet18 there, resnet34 now'),
-    ('augment.gain=0', 'augment.gain 0.2 there, 0.0 now'), ('train.best_metric=loss', 'train.best_metric f1 there, loss now')])
-def test_changed_settings_are_refused_by_name(pair, words, drawn, stopped):
-    before = sorted(os.listdir(stopped))
-    refused(train(drawn, stopped, pair), words, 'train.resume=never')
-    assert sorted(os.listdir(stopped)) == before
+    ('train.iters=8', 'train.iters 7 there, 8 now'), ('seed=1', 'seed 2021 there, 1 now'),
+    ('train.batch_size=9', 'train.batch_size 10 there, 9 now'),
+    ('model.name=resnet34', 'model.name resnet18 there, resnet34 now'),
+    ('augment.gain=0', 'augment.gain 0.2 there, 0.0 now')])
+def test_settings_that_matter_are_refused_by_name(pair, words, outputs):
+    line = refuse(outputs['stopped'], None, pair)
+    assert words in line and '-o train.resume=never' in line
+    extended = ('train.resume=extend', 'train.iters=9')
+    if pair.startswith('train.iters'):
+        assert resume(outputs['stopped'], None, *extended)[0]['iteration'] in (4, 5)
+    else:
+        assert words in refuse(outputs['stopped'], None, pair, *extended)
 
 
-def test_changed_data_are_refused(drawn, stopped, tmp_path):
-    root = str(tmp_path / 'root')
-    shutil.copytree(drawn, root)
-    with open(os.path.join(root, 'trainreference.csv')) as file:
-        lines = file.read().splitlines()
-    name, tag = lines[1].split(',')
-    with open(os.path.join(root, 'trainreference.csv'), 'w') as file:
-        file.write('\n'.join([lines[0], f'{name},{1 - int(tag)}', *lines[2:]]) + '\n')
-    refused(train(root, stopped), 'data 40 records, checksum')
+def test_settings_that_do_not_matter_may_change(outputs):
+    free = ('data.workers=7', 'data.cache=false', 'train.log_interval=3', 'train.save_interval=9',
+            'predict.threshold=0.3', 'predict.batch_size=2', 'predict.answer=x.csv',
+            'data.source=/elsewhere', 'train.amp=true')
+    assert resume(outputs['stopped'], None, *free)[0]['iteration'] in (4, 5)
 
 
-def test_resume_that_finds_nothing(drawn, tmp_path):
-    done = run_script('train.py', '--resume', *overrides(f'data.root={drawn}', f'output={tmp_path}', *SETTINGS))
-    refused(done, '--resume: there is no checkpoint')
+def test_a_setting_that_an_older_run_did_not_know_had_its_default(outputs, tmp_path):
+    state, arrays, _ = checkpoint.load_last(os.path.join(outputs['stopped'], 'last'))
+    del state['fingerprint']['train.ema'], state['fingerprint']['augment.wander']
+    checkpoint.save_last(str(tmp_path / 'last'), state, arrays)
+    today = settings.that_matter(settings.load(os.path.join(PROJECT, 'config.yml'), SMALL))
+    assert resume(str(tmp_path), today)[0]['iteration'] == state['iteration']
+    assert 'train.ema 0.33 there, 0.5 now' in refuse(str(tmp_path), {**today, 'train.ema': 0.5})
 
 
-def test_fresh_start_forgets_the_old_run(drawn, stopped, tmp_path):
-    output = str(tmp_path / 'output')
-    shutil.copytree(stopped, output)
-    done = train(drawn, output, 'train.resume=never', 'train.iters=3')
-    assert done.returncode == 0, done.stderr
-    assert 'going on' not in done.stdout
-    assert checkpoint.load_last(os.path.join(output, 'last'))[0]['iteration'] == 3
-    assert len(os.listdir(os.path.join(output, 'last'))) == 1
+def test_other_records_or_labels_are_refused(outputs):
+    fingerprint = checkpoint.load_last(os.path.join(outputs['stopped'], 'last'))[0]['fingerprint']
+    other = {**fingerprint, 'data': '40 records, checksum 00000000'}
+    assert f'data {fingerprint["data"]} there' in refuse(outputs['stopped'], other)
 
 
-def test_all_checkpoints_damaged(drawn, stopped, tmp_path):
-    output = str(tmp_path / 'output')
-    shutil.copytree(stopped, output)
-    for path in checkpoint.list_last(os.path.join(output, 'last')):
-        with open(path, 'r+b') as file:
-            file.truncate(1000)
-    assert len(refused(train(drawn, output), 'none of its', 'train.resume=never')) == 1
+def test_nothing_to_go_on_from(tmp_path):
+    for insist, pair in ((True, 'seed=1'), (False, 'train.resume=extend')):
+        line = refuse(str(tmp_path), {'seed': 1}, pair, insist=insist)
+        assert f'{tmp_path}/last: there is no checkpoint' in line
+    assert resume(str(tmp_path), {'seed': 1})[0] is None
 
 
-@pytest.mark.parametrize('change, words', [
-    (lambda state: state['weights'].popitem(), 'is missing'),
-    (lambda state: state['weights'].update({'fc.weight': np.zeros((3, 3), np.float32)}), 'has the shape'),
-    (lambda state: state['weights'].update({'fc.weight': np.full((512, 2), np.nan, np.float32)}), 'NaN'),
-    (lambda state: state['optimizer'].update({'conv2d_0.w_0_moment1_0': np.zeros(5, np.float32)}), 'optimizer'),
-    (lambda state: state['optimizer'].update({'x_moment1_0': np.zeros(1, np.float32)}), 'optimizer')])
-def test_checkpoint_that_does_not_fit(change, words, drawn, stopped, tmp_path):
-    output = str(tmp_path / 'output')
-    shutil.copytree(stopped, output)
-    last = os.path.join(output, 'last')
-    state, _ = checkpoint.load_last(last)
-    change(state)
-    checkpoint.save_last(last, state, state['iteration'])
-    refused(train(drawn, output), words, 'last')
+@pytest.mark.parametrize('name, value, words', [
+    ('model/fc.weight', None, 'is missing'),
+    ('average/fc.weight', np.zeros((3, 3), np.float32), 'has the shape'),
+    ('optimizer/conv2d_0.w_0_moment1_0', np.zeros(5, np.float32), 'optimizer'),
+    ('optimizer/x_moment1_0', np.zeros(1, np.float32), 'optimizer')])
+def test_a_checkpoint_that_does_not_fit_is_refused(name, value, words, drawn, outputs):
+    import paddle
+    from models import build_model
+    from models.weights import Average, set_state
+    _, arrays, _ = checkpoint.load_last(os.path.join(outputs['stopped'], 'last'))
+    arrays[name] = value
+    if value is None:
+        del arrays[name]
+    with paddle.utils.unique_name.guard():
+        average = Average(build_model('resnet18', 2, 0), build_model('resnet18', 2, 1), 0.3)
+        before = average.model.state_dict()['fc.weight'].numpy()
+        with pytest.raises(UserError, match=words) as caught:
+            set_state(average, paddle.optimizer.AdamW(parameters=average.model.parameters()),
+                      paddle.amp.GradScaler(enable=False), arrays, 'output/last')
+    assert 'output/last' in str(caught.value)
+    if words != 'has the shape':  # of the average, which comes after the network
+        assert np.array_equal(average.model.state_dict()['fc.weight'].numpy(), before)
 
 
-@pytest.mark.parametrize('rate', ['1e30', '1e6'])
-def test_numbers_that_go_wrong(rate, drawn, tmp_path):
-    """An absurd learning rate ends in one line or at the end, and what is saved is finite."""
-    done = train(drawn, str(tmp_path), f'train.learning_rate={rate}', 'train.warmup_iters=0', 'train.optimizer=momentum',
-                 'train.clip_norm=0', 'train.iters=12')
-    if done.returncode:
-        assert len(refused(done, 'lower train.learning_rate', 'iteration')) == 1
-    for path in checkpoint.list_last(str(tmp_path / 'last')):
-        state = checkpoint._read_checkpoint(path)
-        assert checkpoint.first_not_finite(state['weights']) is None
-    if os.path.isdir(tmp_path / 'best_model'):
-        assert checkpoint.first_not_finite(checkpoint.load_best(str(tmp_path / 'best_model'))[0]) is None
-
-
-# train.py, in which some batches are infinite. The loss may stay finite, for ReLU takes NaN for 0; the gradients do not.
+# train.py, in which some batches are infinite.
 POISONED = """
 import zlib, sys
 sys.path.insert(0, sys.argv.pop(1))
 poisoned = [int(number) for number in sys.argv.pop(1).split(',')]
 import train
-from utils import errors, images
+from utils import errors
 
-calls, unharmed = [], images.to_input
+calls, unharmed = [], train.to_input
 def to_input(batch):
     calls.append(1)
     return unharmed(batch) * (float('inf') if len(calls) in poisoned else 1.0)
 
-images.to_input = to_input
+train.to_input = to_input
 errors.run(train.main)
 """
 
 
 def train_poisoned(drawn, tmp_path, batches, *pairs):
     (tmp_path / 'poisoned.py').write_text(POISONED)
-    return run_script(str(tmp_path / 'poisoned.py'), faults.PROJECT, batches, *overrides(
-        f'data.root={drawn}', f'output={tmp_path / "output"}', *SETTINGS, *pairs))
+    return run_script(tmp_path / 'poisoned.py', PROJECT, batches, *overrides(
+        f'data.root={drawn}', f'output={tmp_path / "output"}', *SMALL, *pairs))
 
 
-def test_one_infinite_batch_is_skipped_and_harms_nothing(drawn, tmp_path):
-    done = train_poisoned(drawn, tmp_path, '2', 'train.clip_norm=0')
+def test_a_fresh_start_forgets_the_old_run_and_infinite_batches(drawn, outputs, tmp_path):
+    output = str(shutil.copytree(outputs['killed'], tmp_path / 'output'))
+    done = train_poisoned(drawn, tmp_path, '2,4', 'train.resume=never', 'train.iters=5')
     assert done.returncode == 0, done.stderr
-    assert 'skipped 1 step(s)' in done.stdout and 'skipped 1 step(s)' not in done.stdout.partition('iter: 4/')[2]
-    state, _ = checkpoint.load_last(str(tmp_path / 'output' / 'last'))
-    assert state['skipped'] == 1 and checkpoint.first_not_finite(state['weights']) is None
+    assert 'going on' not in done.stdout
+    assert done.stdout.count('put back to 1 iterations before') == 2
+    assert os.listdir(os.path.join(output, 'last')) == ['iter_00000005.npz']
+    with open(os.path.join(output, 'train.log')) as file:
+        assert file.read() == done.stdout
+    state, arrays, _ = checkpoint.load_last(os.path.join(output, 'last'))
+    assert state['progress']['skipped'] == 2 and state['progress']['bad'] == 0
+    assert all(np.isfinite(value).all() for value in arrays.values())
+    assert checkpoint.load_best(output)[2]['iteration'] in (3, 5)
 
 
-@pytest.mark.parametrize('interval', [1, 4])
-def test_many_infinite_batches_in_a_row_end_the_run(interval, drawn, tmp_path):
-    # One epoch of seven, so that no evaluation is what finds it.
-    done = train_poisoned(drawn, tmp_path, '2,3,4,5,6,7', f'train.log_interval={interval}', 'train.batch_size=5')
-    lines = refused(done, 'have not been finite for', 'lower train.learning_rate')
-    assert len(lines) == 1 and ('5 iterations in a row, up to iteration 6' if interval == 1 else '6 iterations') in lines[0]
+def test_a_resumed_run_has_a_state_to_go_back_to(drawn, outputs, tmp_path):
+    output = str(shutil.copytree(outputs['stopped'], tmp_path / 'output'))
+    done = train_poisoned(drawn, tmp_path, '1')
+    assert done.returncode == 0, done.stderr
+    state, arrays, _ = checkpoint.load_last(os.path.join(output, 'last'))
+    assert state['progress']['skipped'] == 1 and state['iteration'] == 7
+    assert all(np.isfinite(value).all() for value in arrays.values())
+
+
+def test_a_run_that_stays_infinite_ends_in_one_line(drawn, tmp_path):
+    done = train_poisoned(drawn, tmp_path, '2,3,4,5,6', 'train.batch_size=4')
+    assert len(refused(done, 'were not finite, up to iteration 6', 'train.learning_rate')) == 1
+    assert not os.path.exists(tmp_path / 'output' / 'last')

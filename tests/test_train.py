@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SMALL, overrides, refused, run_script
+from conftest import PROJECT, SMALL, overrides, refused, run_script
 
 import train
 from utils import checkpoint, images, tasks
@@ -44,13 +44,12 @@ def history(output):
 
 
 @pytest.fixture(scope='module')
-def of_its_size(tmp_path_factory):
-    """(data.root, output, CompletedProcess): as many pictures as the competition has, at 32
-    pixels, and a run over one epoch of them and a little."""
-    root, output = tmp_path_factory.mktemp('1600'), str(tmp_path_factory.mktemp('output'))
+def finished(tmp_path_factory):
+    """(data.root, output, CompletedProcess): a run over one epoch of 9 iterations and a little."""
+    root, output = tmp_path_factory.mktemp('320'), str(tmp_path_factory.mktemp('output'))
     os.makedirs(root / 'train')
     rng, drawn_with = np.random.default_rng(0), settings_of(Render(size=32))
-    names = [f'TRAIN{i + 1:04d}' for i in range(1600)]
+    names = [f'TRAIN{i + 1:04d}' for i in range(320)]
     for i, name in enumerate(names):
         picture = rng.integers(200, 256, (32, 32), dtype=np.uint8)
         (root / 'train' / f'{name}.png').write_bytes(
@@ -60,63 +59,62 @@ def of_its_size(tmp_path_factory):
          'finished': True, 'command': 'python process.py'}))
     (root / 'trainreference.csv').write_text(
         'name,tag\n' + ''.join(f'{name},{i % 2}\n' for i, name in enumerate(names)))
-    result = run_train(root, output, 'render.size=32', 'train.iters=50', 'train.batch_size=32',
-                       'predict.batch_size=160')
+    result = run_train(root, output, 'render.size=32', 'train.iters=12', 'train.batch_size=32',
+                       'train.log_interval=5')
     assert result.returncode == 0, result.stderr
     return str(root), output, result
 
 
-def test_log_is_the_originals_with_true_numbers(of_its_size):
-    _, output, result = of_its_size
+def test_log_is_the_originals_with_true_numbers(finished):
+    _, output, result = finished
     lines, trained, evaluated = log_of(output)
     assert result.stdout.splitlines() == lines  # the screen and the file say the same
     assert [line[:3] for line in trained] == [
-        (epoch, iteration, '50') for epoch, iteration in zip('11112', '10 20 30 40 50'.split())]
-    assert [line[4] for line in trained] == ['0.0000450000', '0.0000950000', '0.0001450000',
-                                             '0.0001950000', '0.0002450000']
+        ('1', '5', '12'), ('2', '10', '12')]
+    assert [line[4] for line in trained] == ['0.0000200000', '0.0000450000']
     for _, iteration, _, _, _, cost, reading, rate, hours, minutes, seconds in trained:
         assert 0 <= float(reading) <= float(cost)
         assert float(rate) == pytest.approx(32 / float(cost), rel=0.01)
         left = int(hours) * 3600 + int(minutes) * 60 + int(seconds)
-        assert left == pytest.approx((50 - int(iteration)) * float(cost), abs=1)
+        assert left == pytest.approx((12 - int(iteration)) * float(cost), abs=1)
     assert [line[0] for line in evaluated] == ['1', '2']
     text = '\n'.join(lines)
-    for words in ('(device: cpu was asked for)', 'train.iters=50', 'random start',
-                  '1440 records train, 160 validate; 45 iterations an epoch',
-                  'on this CPU the run will take about', 'mixed precision off', 'finished after'):
+    for words in ('(device: cpu was asked for)', 'settings that differ', 'random start',
+                  '288 records train, 32 validate; 9 iterations an epoch',
+                  'on this CPU the run will take', 'mixed precision off', 'finished after'):
         assert text.count(words) == 1, words
     assert 'Traceback' not in result.stderr
 
 
-def test_history_says_what_the_log_says(of_its_size):
-    _, output, _ = of_its_size
+def test_history_says_what_the_log_says(finished):
+    _, output, _ = finished
     rows, (_, trained, evaluated) = history(output), log_of(output)
-    assert list(rows[0]) == train.COLUMNS
-    assert [int(row['iteration']) for row in rows] == [10, 20, 30, 40, 45, 50, 50]
+    assert list(rows[0]) == list(train.COLUMNS)
+    assert [int(row['iteration']) for row in rows] == [5, 9, 10, 12]
     assert [f'{float(row["train_loss"]):.4f}' for row in rows if row['train_loss']] == [
         line[3] for line in trained]
     assert [tuple(f'{float(row[key]):.4f}' for key in ('accuracy', 'f1', 'eval_loss'))
             for row in rows if row['eval_loss']] == [line[1:] for line in evaluated]
-    assert float(rows[0]['learning_rate']) == 0.001 * 9 / 200
+    assert float(rows[0]['learning_rate']) == 0.001 * 4 / 200
     for name in ('curves.png', 'validation.png'):
         with open(os.path.join(output, name), 'rb') as file:
             width, height = struct.unpack('>II', file.read(24)[16:])
         assert width >= 900 and height >= 500
 
 
-def test_the_best_model_is_kept_with_all_that_prediction_needs(of_its_size):
-    root, output, _ = of_its_size
+def test_the_best_model_is_kept_with_all_that_prediction_needs(finished):
+    root, output, _ = finished
     _, config, kept = checkpoint.load_best(output)
-    assert config.render.size == 32 and config.train.iters == 50 and config.data.root == root
+    assert config.render.size == 32 and config.train.iters == 12 and config.data.root == root
     best = min((row for row in history(output) if row['f1']),
                key=lambda row: float(row['eval_loss']))
     assert kept['epoch'] == int(best['epoch']) and kept['iteration'] == int(best['iteration'])
     assert kept['validation']['f1'] == float(best['f1'])
     table = pd.read_csv(os.path.join(output, 'best_model', checkpoint.VALIDATION))
-    assert len(table) == 160 and table['name'].is_monotonic_increasing
+    assert len(table) == 32 and table['name'].is_monotonic_increasing
     targets, _ = tasks.of_validation_table(table, tasks.TASKS[1])
     assert targets.tolist() == [int(name[5:]) % 2 == 0 for name in table['name']]
-    assert targets.sum() == 80
+    assert targets.sum() == 16
 
 
 def test_settings_reach_the_training(drawn, tmp_path):
@@ -138,22 +136,41 @@ def test_settings_reach_the_training(drawn, tmp_path):
     assert 'Traceback' not in result.stderr
 
 
-def test_folds_are_scored_out_of_fold_and_predict_together(drawn, tmp_path):
-    settings_of_folds = ('train.folds=2', 'train.iters=2', 'train.batch_size=16')
-    result = run_train(drawn, tmp_path, *settings_of_folds)
+# train.py, to which SIGTERM comes when one fold has ended and the next has not begun.
+STOPPED_BETWEEN_FOLDS = """
+import zlib, os, signal, sys
+sys.path.insert(0, sys.argv.pop(1))
+import train
+from utils import errors
+
+def finish(run, unharmed=train.finish):
+    unharmed(run)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+train.finish = finish
+errors.run(train.main)
+"""
+
+
+def test_folds_stop_go_on_and_are_scored_together(drawn, tmp_path):
+    (tmp_path / 'stopped.py').write_text(STOPPED_BETWEEN_FOLDS)
+    output, pairs = tmp_path / 'output', ('train.folds=2', 'train.iters=2', 'train.batch_size=16')
+    stopped = run_script(tmp_path / 'stopped.py', PROJECT, *overrides(
+        *SMALL, f'data.root={drawn}', f'output={output}', *pairs))
+    assert stopped.returncode == 143 and 'next: ' not in stopped.stdout, stopped.stderr
+    assert sorted(os.listdir(output / 'folds')) == ['1'] and not (output / 'best_model').exists()
+    result = run_train(drawn, output, *pairs)
     assert result.returncode == 0, result.stderr
+    assert result.stdout.count('this run is finished') == 1
+    assert result.stdout.count('[EVAL] epoch') == 2  # of the second fold, one an epoch
     assert 'out of fold, 40 records:' in result.stdout
-    # While folds are left, no line points to the best model of all, which is not there yet.
+    # While a fold is left, no line points to the best model of all, which is not there yet.
     assert result.stdout.count('next: ') == 1 and 'next: ' in result.stdout.splitlines()[-1]
-    networks, _, _ = checkpoint.load_best(str(tmp_path))
+    networks, _, _ = checkpoint.load_best(str(output))
     assert len(networks) == 2
     assert not np.array_equal(networks[0]['fc.weight'], networks[1]['fc.weight'])
-    table = pd.read_csv(tmp_path / 'out_of_fold.csv')
+    table = pd.read_csv(output / 'out_of_fold.csv')
     assert table['name'].tolist() == [f'TRAIN{i + 1:04d}' for i in range(40)]
-    before = (tmp_path / 'best_model' / 'fold_1.pdparams').read_bytes()
-    again = run_train(drawn, tmp_path, *settings_of_folds)
-    assert again.returncode == 0 and again.stdout.count('this run is finished') == 2
-    assert (tmp_path / 'best_model' / 'fold_1.pdparams').read_bytes() == before
 
 
 def copy_with_labels(drawn, folder, text):

@@ -2,9 +2,9 @@
 
 best_model/ is a folder that is swapped in whole: model.pdparams (Paddle's own format; one of each
 fold where there are folds), config.yml, validation.csv with what was answered for the records that
-were not trained on, and metrics.json, which holds the weights' checksums. last/ holds the newest two checkpoints of a
-run, one .npz each, so model, optimizer and history can never be of two different moments. Nothing
-is read with plain pickle: a file can hold NumPy arrays and plain containers, and nothing that runs.
+were not trained on, and metrics.json, which holds the weights' checksums. last/ holds the newest
+two checkpoints of a run, one .npz each, so model, optimizer and history can never be of two
+different moments. Nothing is read with plain pickle.
 """
 import glob
 import hashlib
@@ -26,33 +26,29 @@ METRICS = 'metrics.json'
 VALIDATION = 'validation.csv'
 NAME_TABLE = 'StructuredToParameterName@@'  # what paddle.save adds to a state dict
 KEEP = 2  # checkpoints in last/: the newest, and the one to fall back to
-RECONSTRUCT = np.zeros(0).__reduce__()[0]
-SCALAR = np.float32(0).__reduce__()[0]
-# What a pickle of arrays may ask for; NumPy 2 has renamed the module, and files hold either name.
-HARMLESS = {('numpy', 'ndarray'): np.ndarray, ('numpy', 'dtype'): np.dtype,
-            ('numpy.core.multiarray', '_reconstruct'): RECONSTRUCT,
-            ('numpy._core.multiarray', '_reconstruct'): RECONSTRUCT,
-            ('numpy.core.multiarray', 'scalar'): SCALAR,
-            ('numpy._core.multiarray', 'scalar'): SCALAR,
-            ('builtins', 'tuple'): tuple, ('__builtin__', 'tuple'): tuple,
-            ('collections', 'OrderedDict'): dict,
-            ('_codecs', 'encode'): lambda text, _: text.encode('latin-1')}
+# What a pickle of arrays may ask for; NumPy 2 and Python 3 have renamed two of the modules.
+HARMLESS = {'numpy.ndarray': np.ndarray, 'numpy.dtype': np.dtype,
+            'numpy.core.multiarray._reconstruct': np.zeros(0).__reduce__()[0],
+            'numpy.core.multiarray.scalar': np.float32(0).__reduce__()[0],
+            'builtins.tuple': tuple, 'collections.OrderedDict': dict,
+            '_codecs.encode': lambda text, _: text.encode('latin-1')}
 
 
 class _ArraysOnly(pickle.Unpickler):
     """An unpickler that knows NumPy arrays and plain containers; nothing else is even imported."""
 
     def find_class(self, module, name):
-        if (module, name) not in HARMLESS:
+        module = module.replace('numpy._core', 'numpy.core').replace('__builtin__', 'builtins')
+        if f'{module}.{name}' not in HARMLESS:
             raise pickle.UnpicklingError(f'it asks for {module}.{name}, as only a program does')
-        return HARMLESS[module, name]
+        return HARMLESS[f'{module}.{name}']
 
 
-def read_weights(path):
+def read_weights(path, sha256=None):
     """Read the weights in a .pdparams file.
 
-    path: str
-    Returns: {name: numpy array}
+    path: str; sha256: str, the checksum that the file must have, or None
+    Returns: {name: float32 array}
     Raises: UserError that says what the file is instead; nothing in the file is run
     """
     try:
@@ -60,10 +56,9 @@ def read_weights(path):
             data = file.read()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise UserError(f'{path}: no such file, expected weights (.pdparams)') from None
-    return _weights_in(path, data)
-
-
-def _weights_in(path, data):
+    if sha256 not in (None, hashlib.sha256(data).hexdigest()):
+        raise UserError(f'{path}: not the file that train.py wrote (its checksum differs); copy '
+                        'the whole folder again, or train anew')
     try:
         # latin1: what Python 2 and old Paddle pickled as bytes strings
         state = dict(_ArraysOnly(io.BytesIO(data), encoding='latin1').load())
@@ -115,11 +110,7 @@ def save_best(folder, networks, config, metrics, validation):
 
 def without_nan(value):
     """Plain values for JSON: NaN, which JSON does not know, becomes None."""
-    if isinstance(value, dict):
-        return {key: without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [without_nan(inner) for inner in value]
-    return None if value != value else value
+    return json.loads(json.dumps(value), parse_constant=lambda _: None)
 
 
 def find_best(path):
@@ -159,25 +150,18 @@ def load_best(path):
 
 def _read_best(folder, metrics):
     try:
-        numbers = [metrics['epoch'], metrics['iteration'], metrics['validation']['f1']]
         sums = dict(metrics['sha256'])
-        usable = all(isinstance(each, (int, float)) for each in numbers) and len(sums) > 0
+        numbers = metrics['epoch'], metrics['iteration'], metrics['validation']['f1']
+        if not sums or not {type(each) for each in numbers} <= {int, float}:
+            raise ValueError
     except (KeyError, TypeError, ValueError):
-        usable = False
-    if not usable:
         raise UserError(f'{folder}: {METRICS} is damaged or of an earlier version; train anew '
                         f'(from these weights: -o model.pretrained={folder}/{WEIGHTS}), or copy '
-                        'the whole folder again')
+                        'the whole folder again') from None
     config = settings.load(os.path.join(folder, 'config.yml'))
-    networks = []
-    for name, expected in sums.items():  # last: their checksums tell that all are of one model
-        path = os.path.join(folder, os.path.basename(name))
-        with open(path, 'rb') as file:
-            data = file.read()
-        if hashlib.sha256(data).hexdigest() != expected:
-            raise UserError(f'{path}: not the file that train.py wrote (its checksum differs): '
-                            'damaged or edited; copy the whole folder again, or train anew')
-        networks.append(_weights_in(path, data))
+    # The weights come last: their checksums tell that all is of one model.
+    networks = [read_weights(os.path.join(folder, os.path.basename(name)), str(expected))
+                for name, expected in sums.items()]
     return networks, config, metrics
 
 
@@ -189,30 +173,22 @@ def save_last(folder, state, arrays, alone=False):
     """
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, f'iter_{state["iteration"]:08d}.npz')
-    with files.replacing(path) as file:
-        _write_npz(file, {'state': np.frombuffer(json.dumps(state).encode(), np.uint8), **arrays})
-    others = list_last(folder)
-    at = others.index(path)
-    # A newer one is damaged: this run fell back to one before it.
-    for old in others[:at] + others[at + (1 if alone else KEEP):]:
-        os.remove(old)
-
-
-def _write_npz(file, arrays):
-    """numpy.savez, which in NumPy 1 prints a traceback when the disk is full."""
-    with zipfile.ZipFile(file, 'w') as archive:
+    arrays = {'state': np.frombuffer(json.dumps(state).encode(), np.uint8), **arrays}
+    # Not numpy.savez, which in NumPy 1 prints a traceback when the disk is full.
+    with files.replacing(path) as file, zipfile.ZipFile(file, 'w') as archive:
         for name, array in arrays.items():
             with archive.open(f'{name}.npy', 'w', force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+    there = list_last(folder)
+    at = there.index(path)
+    # A newer one is damaged: this run fell back to one before it.
+    for old in there[:at] + there[at + (1 if alone else KEEP):]:
+        os.remove(old)
 
 
 def list_last(folder):
     """The checkpoints in last/, newest first."""
-    if not os.path.isdir(folder):
-        return []
-    names = [entry.name for entry in os.scandir(folder)
-             if entry.name.startswith('iter_') and entry.name.endswith('.npz')]
-    return [os.path.join(folder, name) for name in sorted(names, reverse=True)]
+    return sorted(glob.glob(os.path.join(glob.escape(folder), 'iter_*.npz')), reverse=True)
 
 
 def load_last(folder):
@@ -233,9 +209,9 @@ def load_last(folder):
         except Exception as error:  # a damaged zip can raise almost anything
             notes.append(f'{path}: damaged ({type(error).__name__}: {str(error)[:100]}); falling '
                          'back to the checkpoint before it')
-    if not notes and glob.glob(os.path.join(glob.escape(folder), 'iter_*.ckpt')):
-        notes.append('they are of an earlier version')
-    if notes:
-        raise UserError(f'{folder}: none of its checkpoints can be read ({notes[0]}); '
-                        'start afresh with -o train.resume=never')
-    return None, None, notes
+    earlier = glob.glob(os.path.join(glob.escape(folder), 'iter_*.ckpt'))
+    if notes or earlier:
+        why = notes[0] if notes else 'they are of an earlier version'
+        raise UserError(f'{folder}: none of its checkpoints can be read ({why}); start afresh with '
+                        '-o train.resume=never')
+    return None, None, []

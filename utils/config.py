@@ -2,6 +2,8 @@
 import argparse
 import dataclasses
 import difflib
+import math
+import operator
 import os
 import shlex
 import sys
@@ -17,15 +19,15 @@ KINDS = {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or f
          type(None): 'empty', dict: 'a section of keys', list: 'a list'}
 
 
-def matters(default, check=None):
+def matters(default, check):
     """A setting that decides what is learnt: a run that goes on must have it as it was.
 
-    check: (test, words) that a value must pass, or None
+    check: (test, words) that a value must pass
     """
     return dataclasses.field(default=default, metadata={'check': check, 'matters': True})
 
 
-def free(default, check=None):
+def free(default, check):
     """A setting that may change between a run and its going on; see matters()."""
     return dataclasses.field(default=default, metadata={'check': check, 'matters': False})
 
@@ -47,9 +49,8 @@ def above(low):
 
 
 def one_of(*values):
-    known = [(type(value), value) for value in values]  # 1 is not true here
     words = ', '.join(str(value).lower() for value in values)
-    return lambda value: (type(value), value) in known, f'one of {words}'
+    return lambda value: value in values, f'one of {words}'
 
 
 def auto_or(check):
@@ -58,12 +59,7 @@ def auto_or(check):
             f'auto or {words}')
 
 
-WORDS = ('imagenet', 'none')  # what model.pretrained can be that is no path
-NULLS = ('null', 'Null', 'NULL', '~')
-
-
 def is_path(value):
-    """Whether a text can name a file at all."""
     try:
         return bool(value.strip()) and b'\0' not in os.fsencode(value)
     except UnicodeEncodeError:
@@ -153,6 +149,10 @@ class Config:
 
 SECTIONS = {item.name: item.type for item in dataclasses.fields(Config)
             if dataclasses.is_dataclass(item.type)}
+# {'section.key': dataclasses.Field} of all settings, in the order of config.yml
+FIELDS = {item.name: item for item in dataclasses.fields(Config) if item.name not in SECTIONS}
+FIELDS.update({f'{name}.{item.name}': item for name, section in SECTIONS.items()
+               for item in dataclasses.fields(section)})
 
 
 def parse_arguments(description, add_arguments=None):
@@ -204,41 +204,37 @@ def load(path, overrides=(), base=''):
     Returns: Config
     Raises: UserError that names the file, the key, what was found and what was expected
     """
-    known = _fields()
-    values = {key: (item.default, path, base) for key, item in known.items()}
+    values = {key: (item.default, path, base) for key, item in FIELDS.items()}
     values.update({key: (value, path, base) for key, value in _read(path).items()})
     for override in overrides:
         key, equals, text = override.partition('=')
         if not equals:
             raise UserError(f'-o {override}: expected section.key=value, e.g. -o train.iters=500')
         values[key.strip()] = _plain(text), f'-o {override}', ''
-    checked = {}
+    checked = {name: {} for name in ('', *SECTIONS)}
     for key, (value, where, folder) in values.items():
-        if key not in known:
-            raise UserError(f'{where}: unknown key {key}; the nearest known key is {_nearest(key)}')
-        checked[key] = _check(value, known[key], f'{where}: {key}', folder)
-    sections = {name: kind(**{item.name: checked.pop(f'{name}.{item.name}')
-                              for item in dataclasses.fields(kind)})
-                for name, kind in SECTIONS.items()}
-    return Config(**checked, **sections)
+        if key not in FIELDS:
+            nearest = difflib.get_close_matches(key[:100].lower(), FIELDS, 1, 0)[0]
+            raise UserError(f'{where}: unknown key {key}; the nearest known key is {nearest}')
+        section, _, name = key.rpartition('.')
+        checked[section][name] = _check(value, FIELDS[key], f'{where}: {key}', folder)
+    sections = {name: section(**checked[name]) for name, section in SECTIONS.items()}
+    return Config(**checked[''], **sections)
 
 
 def flatten(config):
     """All settings as {'section.key': value}, in the order of config.yml."""
-    return {key: getattr(getattr(config, key.partition('.')[0]), key.partition('.')[2])
-            if '.' in key else getattr(config, key) for key in _fields()}
+    return {key: operator.attrgetter(key)(config) for key in FIELDS}
 
 
 def that_matter(config):
     """The settings that decide what is learnt, as {'section.key': value}."""
-    known = _fields()
-    return {key: value for key, value in flatten(config).items() if known[key].metadata['matters']}
+    return {key: value for key, value in flatten(config).items() if FIELDS[key].metadata['matters']}
 
 
 def default_of(key):
     """The default of the setting 'section.key'; None where there is no such setting."""
-    known = _fields()
-    return known[key].default if key in known else None
+    return flatten(Config()).get(key)
 
 
 def to_yaml(config):
@@ -249,31 +245,20 @@ def to_yaml(config):
 def describe(config):
     """One line that lists the settings which differ from the defaults."""
     changed = [f'{key}={value}' for key, value in flatten(config).items()
-               if value != default_of(key)]
+               if value != FIELDS[key].default]
     return 'settings that differ from the defaults: ' + (', '.join(changed) or 'none')
-
-
-def _fields():
-    """{'section.key': dataclasses.Field} of all settings."""
-    found = {}
-    for item in dataclasses.fields(Config):
-        if item.name in SECTIONS:
-            found.update({f'{item.name}.{inner.name}': inner
-                          for inner in dataclasses.fields(item.type)})
-        else:
-            found[item.name] = item
-    return found
 
 
 class _Loader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice."""
 
     def construct_mapping(self, node, deep=False):
-        names = [str(key.value) for key, _ in node.value]
+        seen = set()
         for key, _ in node.value:
-            if names.count(str(key.value)) > 1:
+            if str(key.value) in seen:
                 raise yaml.MarkedYAMLError(problem=f'the key {key.value} stands twice',
                                            problem_mark=key.start_mark)
+            seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
 
@@ -285,16 +270,14 @@ def _read(path):
     except FileNotFoundError:
         raise UserError(f'{path}: no such settings file; run the script in the project folder, or '
                         'name one with -c FILE') from None
-    except UnicodeDecodeError as error:
-        raise UserError(f'{path}: byte {error.start} is not UTF-8; save it as UTF-8') from None
     except (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError) as error:
         mark = getattr(error, 'problem_mark', None)
         line = f', line {mark.line + 1}' if mark else ''
-        raise UserError(f'{path}{line}: not valid YAML: {getattr(error, "problem", error)}; '
-                        'expected lines of the form "key: value"') from None
-    flat = {}
+        raise UserError(f'{path}{line}: not valid YAML in UTF-8: '
+                        f'{getattr(error, "problem", error)}; expected lines "key: value"') from None
     if not isinstance(values, (dict, type(None))):
-        raise UserError(f'{path}: found {_words(values)}, expected lines of the form "key: value"')
+        raise UserError(f'{path}: found {_words(values)}, expected lines "key: value"')
+    flat = {}
     for name, value in (values or {}).items():
         if name not in SECTIONS:
             flat[str(name)] = value
@@ -313,47 +296,35 @@ def _plain(text):
     except (yaml.YAMLError, ValueError):
         return text
     quoted = text[:1] in ('"', "'") and isinstance(value, str)
-    if quoted or isinstance(value, (int, float)) or text in NULLS:
-        return value
-    return text
+    plain = isinstance(value, (int, float)) or text in ('null', 'Null', 'NULL', '~')
+    return value if quoted or plain else text
 
 
 def _check(value, item, what, base):
     """The value of one setting as its type, or a UserError that begins with `what`."""
     allowed = typing.get_args(item.type) or (item.type,)
-    check = item.metadata['check']
-    if not isinstance(value, bool) and value != 'auto' and (int in allowed or float in allowed):
-        value = _number(value, int if int in allowed else float)
-    kinds = ' or '.join(KINDS[each] for each in allowed)
+    check = test, words = item.metadata['check']
+    if value != 'auto' and not isinstance(value, bool) and {int, float} & set(allowed):
+        value = _number(value, int in allowed)
     if type(value) not in allowed:
-        raise UserError(f'{what} is {_words(value)}, expected {kinds}'
-                        + (f' ({check[1]})' if check else ''))
-    if check and not check[0](value):
-        raise UserError(f'{what} is {value!r}, expected {check[1]}')
-    if check in (PATH, TABLE) and value and value not in WORDS:
+        kinds = ' or '.join(KINDS[each] for each in allowed)
+        raise UserError(f'{what} is {_words(value)}, expected {kinds} ({words})')
+    if not test(value):
+        raise UserError(f'{what} is {value!r}, expected {words}')
+    if check in (PATH, TABLE) and value not in (None, 'imagenet', 'none'):
         value = os.path.join(base, os.path.expanduser(value))
     return value
 
 
-def _number(value, kind):
+def _number(value, whole):
     """640.0 and 1e4 where a whole number is due; 1e-3, which YAML 1.1 takes for text."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
         return value
-    if number - number != 0:
+    if not math.isfinite(number):
         return str(value)  # NaN and infinity are no setting
-    return int(number) if kind is int and number.is_integer() else number
-
-
-def _nearest(key):
-    """The known key that is spelt most like `key`, one of the same last word first."""
-    key = key[:100].lower()
-
-    def likeness(known):
-        same = known.rpartition('.')[2] == key.rpartition('.')[2]
-        return same, difflib.SequenceMatcher(None, key, known).ratio()
-    return max(_fields(), key=likeness)
+    return int(number) if whole and number.is_integer() else number
 
 
 def _words(value):

@@ -13,10 +13,8 @@ FORBIDDEN = (1, 13, 30)  # EPERM, EACCES, EROFS
 
 
 class UserError(Exception):
-    """Mistakes that the user can mend: a line each that names what was found, what was expected
-    and what to do.
-
-    lines: one str per mistake
+    """Mistakes that the user can mend: a line, str, for each that names what was found, what was
+    expected and what to do.
     """
 
     def __init__(self, *lines):
@@ -31,7 +29,7 @@ class Stopped(BaseException):
     """
 
     def __init__(self, signum):
-        super().__init__(f'stopped by signal {signum}')
+        super().__init__(signum)
         self.signum = signum
 
 
@@ -47,12 +45,11 @@ class StopRequest:
             signal.signal(signum, self._note)
 
     def _note(self, signum, _frame):
-        if self.signum and 'PADDLE_TRAINER_ID' in os.environ:
-            return  # Paddle's launcher repeats itself three times at once, and ends us after 30 s
-        if self.signum:
+        if not self.signum:
+            _say_at_once(b'stopping after this iteration; once more ends at once\n')
+        elif 'PADDLE_TRAINER_ID' not in os.environ:  # Paddle's launcher repeats itself three times
             os._exit(128 + signum)
         self.signum = signum
-        _say_at_once(b'stopping after this iteration; once more ends at once\n')
 
 
 def run(main):
@@ -88,11 +85,9 @@ def run(main):
 
 def _make_streams_safe():
     """Let a terminal that knows only ASCII, or a closed one, not end a script."""
-    while True:  # a file that is opened must not get the number of a closed stdout: C code prints there
-        number = os.open(os.devnull, os.O_RDWR)
-        if number > 2:
-            os.close(number)
-            break
+    # A file that is opened must not get the number of a closed stdout: C code prints there.
+    while os.open(os.devnull, os.O_RDWR) < 2:
+        pass
     for name in ('stdout', 'stderr'):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))
@@ -127,11 +122,7 @@ def say_error(message):
 
 
 def describe_os_error(error):
-    """One line for an OSError: the path, what the system said, and what to do where that is known.
-
-    error: OSError
-    Returns: str
-    """
+    """One line for an OSError: the path, what the system said, and what to do where known."""
     path = error.filename
     if path is None:  # what is written to a file names it: see files.py and log.py
         path = 'standard output' if error.errno in DISK_FULL else 'a file'

@@ -72,24 +72,16 @@ def read_json(path):
         return None
 
 
-def write_table(path, frame, header=True):
-    """Write a pandas.DataFrame to `path` as csv_text() spells it; see write_bytes."""
-    write_text(path, csv_text(frame, header))
-
-
-def csv_text(frame, header=True):
-    """A pandas.DataFrame as CSV: no index, every text to the letter, \\n at the line ends."""
-    return frame.to_csv(index=False, header=header).replace('\r\n', '\n')
+def write_table(path, frame):
+    """Write a pandas.DataFrame to `path` as CSV: no index, every text to the letter."""
+    write_text(path, frame.to_csv(index=False).replace('\r\n', '\n'))
 
 
 def replace_folder(new, folder):
     """Put the folder `new` in the place of `folder`; recover_folder() mends what a kill leaves."""
-    complete = complete_name(folder)
     recover_folder(folder)
-    sync_folder(new)
-    os.rename(new, complete)
+    os.rename(new, complete_name(folder))
     recover_folder(folder)
-    sync_folder(os.path.dirname(folder) or '.')
 
 
 def recover_folder(folder):
@@ -108,24 +100,12 @@ def complete_name(folder):
     return f'{folder}.complete'
 
 
-def sync_folder(folder):
-    """Make the names in `folder` survive a power cut, where the system can open folders."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def clear_partials(folder):
     """Remove what earlier runs that were killed left half written directly in `folder`.
 
     folder: str; need not exist. Partial files of a process that is alive are left alone.
     """
-    if not os.path.isdir(folder):
-        return
-    for entry in os.scandir(folder):
+    for entry in os.scandir(folder) if os.path.isdir(folder) else ():
         pid = entry.name[:-len(PARTIAL)].rpartition('.')[2]
         if not entry.name.endswith(PARTIAL) or (pid.isdigit() and _is_alive(int(pid))):
             continue
@@ -137,15 +117,13 @@ def clear_partials(folder):
 
 
 def _is_alive(pid):
-    if pid == os.getpid():
-        return False  # this run writes nothing yet: a number that a restarted container gave anew
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except OSError:
         pass  # somebody else's
-    return True
+    return pid != os.getpid()  # ours is a number that a restarted container gave anew
 
 
 @contextlib.contextmanager

@@ -15,10 +15,10 @@ import pandas as pd
 from utils import files, machine
 from utils.augment import augment
 from utils.errors import UserError
+from utils.records import PATIENTS
 from utils.render import decode_png, read_stamp
 
 PREFETCH = 3  # batches that are read ahead
-SOURCE = 'source.csv'  # in data.root: which records are of one patient
 MANIFEST = 'render.json'  # in data.root: how the pictures were drawn, and which there should be
 
 
@@ -93,7 +93,7 @@ def read_patients(root, names):
 
     Returns: list of str
     """
-    path = os.path.join(root, SOURCE)
+    path = os.path.join(root, PATIENTS)
     if not os.path.isfile(path):
         return names
     table = pd.read_csv(path, dtype=str, keep_default_na=False)

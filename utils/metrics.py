@@ -106,7 +106,7 @@ def describe(targets, probabilities, thresholds, seed, task):
                                               all_scores['class_f1'], all_scores['class_auc']):
             yield f'  {name}: {int(count)} records, F1 {of_f1:.4f}, AUC {of_auc:.4f}'
     else:
-        yield str(pd.crosstab(pd.Series(targets, name='truth'), pd.Series(decisions, name='answer')))
+        yield str(pd.crosstab(targets, decisions, rownames=['truth'], colnames=['answer']))
 
 
 def tune_thresholds(targets, margins):

@@ -9,6 +9,7 @@ from utils.signals import LEADS, SAMPLES, SAMPLING_RATE, NotAnECG, Raw, kind_of,
 
 PARTS = archives.PARTS
 REFERENCE = archives.REFERENCE
+PATIENTS = 'source.csv'  # beside the labels: which records are of one patient, if it is known
 
 
 @dataclass(frozen=True)

@@ -43,18 +43,18 @@ def read_reference(path, names, task):
     Raises: UserError with one line per problem: file, line number, what was found and expected
     """
     names = set(names)
-    found, problems = {}, []
-    for line, cells in _read_rows(path, names):
+    rows, found, problems = _read_rows(path, names), {}, []
+    for line, cells in rows:
         name = cells[0][:-4] if cells[0].lower().endswith('.mat') else cells[0]
         try:
-            label = _parse_labels(cells, task)
+            target = _parse_labels(cells, task)
             if name in found:
                 raise ValueError(f'the record {name} stood in line {found[name][0]} already; '
                                  'remove one of the lines')
             if name not in names:
                 raise ValueError(f'there is no picture of the record {name}; run process.py, or '
                                  'remove the line')
-            found[name] = (line, label)
+            found[name] = line, target
         except ValueError as error:
             problems.append(f'{path}, line {line}: {error}')
     missing = sorted(names - set(found))
@@ -62,33 +62,31 @@ def read_reference(path, names, task):
         some = ', '.join(missing[:5]) + (', ...' if len(missing) > 5 else '')
         problems.append(f'{path}: no label for {len(missing)} of {len(names)} records: {some}; '
                         'expected one line each')
-    if problems and _fits(path, names, TASKS[3 - task.number]):
-        raise UserError(f'{path}: these look like the labels of task {3 - task.number}, expected '
-                        f'those of task {task.number}; set task: {3 - task.number}')
+    other = 3 - task.number
+    if problems and _fit(rows, TASKS[other]):
+        raise UserError(f'{path}: these look like the labels of task {other}, expected those of '
+                        f'task {task.number}; set task: {other}')
+    if len(problems) > MOST_PROBLEMS:
+        problems[MOST_PROBLEMS:] = [f'{path}: and {len(problems) - MOST_PROBLEMS} more problems']
     if problems:
-        more = len(problems) - MOST_PROBLEMS
-        rest = [f'{path}: and {more} more problems'] if more > 0 else []
-        raise UserError(*problems[:MOST_PROBLEMS], *rest)
-    return as_targets([found[name][1] for name in sorted(names)], task)
+        raise UserError(*problems)
+    return np.array([found[name][1] for name in sorted(names)],
+                    np.float32 if task.multi_label else np.int64)
 
 
 def _read_rows(path, names):
-    """(line number, cells) of the rows with labels: no header, no index column, no blank lines."""
+    """(line number, cells) of the rows with labels: no header, index column or blank lines."""
     text = _read_text(path)
-    first = text.lstrip().partition('\n')[0]
-    delimiter = max(',;\t', key=first.count)
-    width = max(line.count(delimiter) for line in text.splitlines()) + 1 if text else 1
+    delimiter = max(',;\t', key=text.lstrip().partition('\n')[0].count)
+    reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter)
     try:
-        table = pd.read_csv(io.StringIO(text), sep=delimiter, header=None, names=range(width),
-                            dtype=str, keep_default_na=False, skip_blank_lines=False)
-    except (ValueError, pd.errors.ParserError) as error:
+        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+    except csv.Error as error:
         raise UserError(f'{path}: not a table of names and labels ({error})') from None
-    rows = [(number, [cell.strip() for cell in row])
-            for number, row in enumerate(table.to_numpy().tolist(), 1)]
-    rows = [(number, row) for number, row in rows if any(row)]
+    rows = [(line, row) for line, row in rows if any(row)]
     index = [row[0] for _, row in rows if row[0]]
     if index == [str(i) for i in range(len(index))] and not set(index) <= names:
-        rows = [(number, row[1:]) for number, row in rows]  # as DataFrame.to_csv writes it
+        rows = [(line, row[1:] or ['']) for line, row in rows]  # as DataFrame.to_csv writes it
     if rows and rows[0][1][0].lower() == 'name' and 'name' not in names:
         rows = rows[1:]
     return rows
@@ -110,16 +108,16 @@ def _read_text(path):
     raise UserError(f'{path}: neither UTF-8, UTF-16 nor GBK text; save it as UTF-8 CSV')
 
 
-def _fits(path, names, task):
-    """Whether a file would pass as the labels of `task`."""
+def _fit(rows, task):
+    """Whether the rows of a file would pass as the labels of `task`."""
     try:
-        return bool([_parse_labels(cells, task) for _, cells in _read_rows(path, names)])
+        return bool([_parse_labels(cells, task) for _, cells in rows])
     except ValueError:
         return False
 
 
 def _parse_labels(cells, task):
-    """The tag (task 1) or the set of labels 1-12 (task 2) of one row; ValueError says why not."""
+    """The tag (task 1) or twelve times 0 or 1 (task 2) of one row; ValueError says why not."""
     cells = cells[:1] + [cell for cell in cells[1:] if cell]  # spreadsheets pad short rows
     if len(cells) < 2:
         expected = 'label' if task.multi_label else 'tag'
@@ -138,19 +136,7 @@ def _parse_labels(cells, task):
         raise ValueError(f'found the label {wrong[0]!r}, expected whole numbers from 1 to {count}')
     if '1' in labels and set(labels) != {'1'}:
         raise ValueError('found label 1 (normal) beside others; a normal record has no other')
-    return {int(label) for label in labels}
-
-
-def as_targets(labels, task):
-    """Turn labels into what the network is trained on.
-
-    labels: list of tags (task 1) or of sets of 1-12 (task 2)
-    Returns: int64 array (n,), or float32 array (n, 12) of 0 and 1
-    """
-    if not task.multi_label:
-        return np.array(labels, dtype=np.int64)
-    numbers = range(1, len(task.class_names) + 1)
-    return np.array([[number in chosen for number in numbers] for chosen in labels], np.float32)
+    return [int(str(number) in labels) for number in range(1, count + 1)]
 
 
 def margins_of(logits, task):
@@ -195,12 +181,12 @@ def decide(probabilities, thresholds, task):
 
 
 def is_abnormal(target, task):
-    """Whether one row of as_targets() stands for an ECG that is not normal."""
+    """Whether one row of read_reference() stands for an ECG that is not normal."""
     return not target[0] if task.multi_label else bool(target)
 
 
 def words_for(target, task):
-    """The class names of one row of as_targets(), as one phrase."""
+    """The class names of one row of read_reference(), as one phrase."""
     if not task.multi_label:
         return task.class_names[target]
     return ', '.join(name for name, present in zip(task.class_names, target) if present)
@@ -227,7 +213,7 @@ def answer_text(names, decisions, task, form='list'):
 def validation_table(names, targets, margins, task):
     """The answers for records that were not trained on, as validation.csv holds them.
 
-    names: list of str; targets: as as_targets(); margins: as margins_of()
+    names: list of str; targets: as read_reference(); margins: as margins_of()
     Returns: pandas.DataFrame: name, truth and log-odds of "abnormal", or of each of the 12 classes
     """
     columns = task.class_names if task.multi_label else ('abnormal',)
