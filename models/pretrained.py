@@ -2,6 +2,7 @@
 import hashlib
 import os
 import socket
+from pathlib import Path
 from urllib.parse import urlparse
 
 from utils import checkpoint
@@ -23,9 +24,7 @@ def load_pretrained(model, name, pretrained, drawn_with):
     """
     if pretrained == 'none':
         return ['random start: model.pretrained is none']
-    path, notes = pretrained, []
-    if pretrained == 'imagenet':
-        path = imagenet_weights(name)
+    path, notes = imagenet_weights(name) if pretrained == 'imagenet' else pretrained, []
     if os.path.isdir(path):
         networks, trained, _ = checkpoint.load_best(path)
         weights = networks[0]
@@ -59,13 +58,14 @@ def _copy_usable(model, name, weights, path):
 
 
 def _compare_drawing(path, theirs, ours):
-    """A warning, in a list, where an earlier best model knows pictures that were drawn otherwise."""
+    """A warning, in a list, where an earlier best model knows pictures drawn otherwise."""
     wrong = [f'{key} {theirs[key]} there, {value} here' for key, value in ours.items()
              if theirs[key] != value]
+    if not wrong:
+        return []
     redraw = ' '.join(f'-o render.{key}={theirs[key]}' for key in ours if key != 'version')
     return [f'warning: {path} was trained on pictures drawn otherwise ({", ".join(wrong)}), so '
-            f'much of what it has learnt is lost; better draw and train with: {redraw}'] \
-        if wrong else []
+            f'much of what it has learnt is lost; better draw and train with: {redraw}']
 
 
 def imagenet_weights(name):
@@ -81,8 +81,7 @@ def imagenet_weights(name):
     by_hand = (f'download {url} on another machine, put it at {path} (md5 {md5}) and run train.py '
                'again; or start from random weights with -o model.pretrained=none')
     if os.path.isfile(path):
-        with open(path, 'rb') as file:
-            found = hashlib.md5(file.read()).hexdigest()
+        found = hashlib.md5(Path(path).read_bytes()).hexdigest()
         if found == md5:
             return path
         raise UserError(f'{path}: not the ImageNet weights of {name} (md5 {found}), probably a '

@@ -2,11 +2,9 @@
 One alone: nothing.
 
 Every process takes its part of each batch, and paddle.DataParallel averages the gradients, so the
-step is that of the whole batch. BatchNorm alone differs: it normalises with the part that its
-process has, as is usual, because to do it with the whole batch (SyncBatchNorm) takes an exchange in
-each of its layers and exists on GPUs only. Parts of under about 16 pictures make its statistics
-noisy, so let train.batch_size grow with the number of processes. Before an evaluation the running
-statistics are averaged, so that all processes evaluate, and rank 0 saves, one and the same network.
+step is that of the whole batch. BatchNorm alone normalises with the part that its process has:
+SyncBatchNorm exchanges in each of its layers, and exists on GPUs only. Before an evaluation the
+running statistics are averaged, so that all processes evaluate, and rank 0 saves, one network.
 """
 import os
 
@@ -87,17 +85,13 @@ def gather(rows, count):
 
 
 def average_statistics(model):
-    """Give every process the mean of all processes' BatchNorm statistics.
-
-    model: paddle.nn.Layer
-    """
+    """Give every process the mean of all processes' BatchNorm statistics."""
     import paddle
     if world() == 1:
         return
     statistics = [value for key, value in model.state_dict().items()
                   if key.endswith(('._mean', '._variance'))]
-    if statistics:
-        together = mean(paddle.concat([value.flatten() for value in statistics]))
-        parts = paddle.split(together, [value.size for value in statistics])
-        for value, new in zip(statistics, parts):
-            value.set_value(new.reshape(value.shape))
+    together = mean(paddle.concat([value.flatten() for value in statistics]))
+    parts = paddle.split(together, [value.size for value in statistics])
+    for value, new in zip(statistics, parts):
+        value.set_value(new.reshape(value.shape))

@@ -20,14 +20,11 @@ def set_weights(model, weights, path):
     Raises: UserError, before a single tensor was copied
     """
     own = {key: list(value.shape) for key, value in model.state_dict().items()}
-    for key in sorted(set(own) ^ set(weights)):
-        what = 'is missing' if key in own else 'has no place in the network'
-        raise UserError(f'{path}: the tensor {key} {what}; expected the weights of the network '
-                        'that its config.yml names')
-    for key, shape in own.items():
-        if list(weights[key].shape) != shape:
-            raise UserError(f'{path}: {key} has the shape {list(weights[key].shape)}, expected '
-                            f'{shape}')
+    found = {key: list(value.shape) for key, value in weights.items()}
+    for key in sorted(own.keys() | found.keys()):
+        if own.get(key) != found.get(key):
+            raise UserError(f'{path}: the tensor {key} has the shape {found.get(key)}, expected '
+                            f'{own.get(key)}, as in the network that config.yml names')
     model.set_state_dict(weights)
 
 
@@ -36,13 +33,13 @@ def state_arrays(average, optimizer, scaler):
 
     average: Average; optimizer: paddle.optimizer.Optimizer; scaler: paddle.amp.GradScaler
     """
-    arrays = {f'model/{key}': value for key, value in weights_of(average.model).items()}
-    arrays.update({f'average/{key}': value for key, value in weights_of(average.network).items()})
-    arrays.update({f'optimizer/{key}': np.array(value.numpy())
-                   for key, value in optimizer.state_dict().items() if hasattr(value, 'numpy')})
-    arrays.update({f'scaler/{key}': np.array(value)
-                   for key, value in scaler.state_dict().items()})
-    return arrays
+    moments = {key: np.array(value.numpy()) for key, value in optimizer.state_dict().items()
+               if hasattr(value, 'numpy')}
+    parts = {'model': weights_of(average.model), 'average': weights_of(average.network),
+             'optimizer': moments,
+             'scaler': {key: np.array(value) for key, value in scaler.state_dict().items()}}
+    return {f'{part}/{key}': value for part, values in parts.items()
+            for key, value in values.items()}
 
 
 def set_state(average, optimizer, scaler, arrays, path):

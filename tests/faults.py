@@ -1,4 +1,4 @@
-"""Break the real scripts in every way that a notebook can: python -m tests.faults [NAME[=TIMES] ...]
+"""Break the real scripts in every way that a notebook can: python -m tests.faults [NAME[=TIMES]...]
 
 Prints a table of faults: tried, survived, lost. A fault is a function (place, rng, number) that
 does it once, the `number`-th time, and returns None when nothing was lost, else what was.
@@ -16,7 +16,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import zipfile
 
@@ -34,7 +33,7 @@ SMALL = ('render.size=32', 'model.name=resnet18', 'model.pretrained=none', 'trai
          'data.workers=2', 'device=cpu')
 SAVE_ALWAYS = 'train.save_interval=0.0001'  # minutes, less than an iteration takes
 # Another number of threads rounds otherwise; one is quickest for such small batches.
-ENVIRONMENT = {'OMP_NUM_THREADS': '1', **os.environ}
+ENVIRONMENT = {'OMP_NUM_THREADS': '1', 'PYTHONUNBUFFERED': '1', **os.environ}
 PATIENCE = 240  # seconds until a script that should have ended counts as hanging
 KILLS_OF_A_RUN = 5
 
@@ -85,48 +84,47 @@ class Place:
             return subprocess.CompletedProcess(command, -signal.SIGKILL, '', 'it hangs')
 
     def start(self, script, *options, **folders):
-        return Started(self.command(script, *options, **folders))
+        return Started(self.command(script, *options, **folders), self.folder)
 
     def stopped(self, name, iteration, *options):
         """The output of a run that SIGTERM has stopped in the iteration after `iteration`."""
         output = self.fresh(name)
         run = self.start('train.py', *options, output=output)
-        run.wait_until(lambda: run.said(f'iter: {iteration}/'))
+        run.wait_for(f'iter: {iteration}/')
         os.kill(run.pid, signal.SIGTERM)
         run.end()
         return output
 
 
 class Started:
-    """A script that runs in a session of its own, and the lines it has printed so far."""
+    """A script that runs in a session of its own; what it says is in two files."""
 
-    def __init__(self, command, env=None):
-        self.process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, start_new_session=True, text=True,
-                                        env={**ENVIRONMENT, **(env or {})})
-        self.pid, self.lines, self.errors = self.process.pid, [], []
-        pairs = (self.process.stdout, self.lines), (self.process.stderr, self.errors)
-        self.readers = [threading.Thread(target=self._collect, args=pair, daemon=True)
-                        for pair in pairs]
-        for reader in self.readers:
-            reader.start()
+    def __init__(self, command, folder):
+        self.out, self.err = (tempfile.mktemp(end, dir=folder) for end in ('.out', '.err'))
+        with open(self.out, 'wb') as out, open(self.err, 'wb') as err:
+            self.process = subprocess.Popen(command, cwd=PROJECT, stdout=out, stderr=err,
+                                            start_new_session=True, env=ENVIRONMENT)
+        self.pid, self.hangs = self.process.pid, ''
 
-    @staticmethod
-    def _collect(stream, lines):
-        for line in stream:
-            lines.append(line)
+    @property
+    def said(self):
+        return read(self.out).decode()
+
+    @property
+    def stderr(self):
+        return self.hangs + read(self.err).decode()
 
     def wait_until(self, happened):
         """Wait until happened() or the script's end."""
         deadline = time.monotonic() + PATIENCE
         while self.process.poll() is None and not happened():
             if time.monotonic() > deadline:
-                self.errors.append('it hangs')
-                self.kill()
-            time.sleep(0.001)
+                self.hangs = 'it hangs'
+                self.process.kill()
+            time.sleep(0.002)
 
-    def said(self, words):
-        return any(words in line for line in self.lines)
+    def wait_for(self, words):
+        self.wait_until(lambda: words in self.said)
 
     def kill(self):
         """kill -9, the script alone, as the system does when memory is short."""
@@ -135,22 +133,16 @@ class Started:
 
     def end(self):
         """Wait for the end; what hangs is killed, and says so. Returns: the exit code"""
-        try:
-            code = self.process.wait(timeout=PATIENCE)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.pid, signal.SIGKILL)
-            self.errors.append('it hangs')
-            code = self.process.wait()
-        for reader in self.readers:
-            reader.join(10)
-        return code
+        self.wait_until(lambda: False)
+        self.returncode = self.process.wait()
+        return self.returncode
 
     def left_behind(self):
-        """Processes of its session that outlive it by more than a few seconds."""
+        """None, or that processes of its session outlive it by more than a few seconds."""
         deadline = time.monotonic() + 15
         while members_of(self.pid) and time.monotonic() < deadline:
             time.sleep(0.02)
-        return members_of(self.pid)
+        return f'processes live on: {members_of(self.pid)}' if members_of(self.pid) else None
 
 
 def members_of(session, drawing=False):
@@ -222,6 +214,7 @@ def left_in(*folders):
 
 
 def exit_code(done):
+    """How a script ended, where it should have ended otherwise."""
     return f'exit code {done.returncode}: {done.stderr[-600:]}'
 
 
@@ -256,7 +249,7 @@ def kill_train(place, rng, number):
     """kill -9 of train.py, every second one while it saves; several on one run, which then ends."""
     output = place.path('killed') if number % KILLS_OF_A_RUN else place.fresh('killed')
     run = place.start('train.py', SAVE_ALWAYS, output=output)
-    run.wait_until(lambda: run.said('mixed precision'))
+    run.wait_for('mixed precision')
     if number % 2:
         def saving():
             return left_in(output)
@@ -284,17 +277,16 @@ def kill_process(place, rng, number):
         run.wait_until(lambda: picture_bytes(root))
     time.sleep(rng.uniform(0, 0.2))
     run.kill()
-    if run.left_behind():
-        return f'processes live on: {run.left_behind()}'
     broken = [path for path, data in picture_bytes(root).items() if data != place.pictures[path]]
-    return f'half written: {broken}' if broken else draw_again(place, root) if number % 2 else None
+    return run.left_behind() or (f'half written: {broken}' if broken else None) or (
+        draw_again(place, root) if number % 2 else None)
 
 
 def kill_predict(place, rng, number):
     """kill -9 of predict.py at random moments, most of them while it writes."""
     answer = os.path.join(place.fresh('killed'), 'answer.csv')
     run = place.start('predict.py', answer=answer)
-    run.wait_until(lambda: run.said('best_model: task'))
+    run.wait_for('best_model: task')
     if number % 4:
         run.wait_until(lambda: os.listdir(os.path.dirname(answer)))
         time.sleep(rng.uniform(0, 0.01))
@@ -310,22 +302,20 @@ def stop_train(place, rng, _, signum=signal.SIGTERM, twice=False):
     """SIGTERM or Ctrl-C, once or twice, at a random iteration of train.py."""
     output = place.fresh('stopped')
     run = place.start('train.py', output=output)
-    word = f'iter: {rng.randint(1, ITERATIONS - 2)}/'
-    run.wait_until(lambda: run.said(word))
+    run.wait_for(f'iter: {rng.randint(1, ITERATIONS - 2)}/')
     os.kill(run.pid, signum)
     if twice:
-        run.wait_until(lambda: any('once more ends at once' in line for line in run.errors))
+        run.wait_until(lambda: 'once more ends at once' in run.stderr)
         run.process.send_signal(signum)  # does nothing where it has ended
-    began, code = time.monotonic(), run.end()
-    if code != 128 + signum or any('Traceback' in line for line in run.errors):
-        return f'exit code {code}: {"".join(run.errors)[-300:]}'
-    if twice and time.monotonic() - began > 5:
-        return 'it did not end at once'
-    if run.left_behind():
-        return 'a process lives on'
-    if not twice and not checkpoint.list_last(os.path.join(output, 'last')):
-        return 'it did not save'
-    return (None if twice else left_in(output)) or whole(output) or finish(place, output)
+    began = time.monotonic()
+    if run.end() != 128 + signum or 'Traceback' in run.stderr:
+        return exit_code(run)
+    if twice:
+        problem = 'it did not end at once' if time.monotonic() - began > 5 else None
+    else:
+        there = checkpoint.list_last(os.path.join(output, 'last'))
+        problem = left_in(output) if there else 'it did not save'
+    return problem or run.left_behind() or whole(output) or finish(place, output)
 
 
 def interrupt_train(place, rng, number):
@@ -342,16 +332,14 @@ def stop_other(place, rng, number, script):
     root = place.fresh('stopped') if script == 'process.py' else place.root
     answer = os.path.join(place.fresh('stopped_answer'), 'answer.csv')
     run = place.start(script, root=root, answer=answer)
-    run.wait_until(lambda: run.said('settings that differ'))
+    run.wait_for('settings that differ')
     time.sleep(rng.uniform(0, 2.5))
     if run.process.poll() is None:
         (os.killpg if number % 4 < 2 else os.kill)(run.pid, signum)
-    code = run.end()
-    if code not in (0, 128 + signum) or 'Traceback' in ''.join(run.errors):  # 0: it was faster
-        return f'exit code {code}: {"".join(run.errors)[-1500:]}'
-    if run.left_behind():
-        return 'a process lives on'
-    return draw_again(place, root) if script == 'process.py' else predict_again(place, answer)
+    if run.end() not in (0, 128 + signum) or 'Traceback' in run.stderr:  # 0: it was faster
+        return exit_code(run)
+    return run.left_behind() or (draw_again(place, root) if script == 'process.py'
+                                 else predict_again(place, answer))
 
 
 def stop_process(place, rng, number):
@@ -362,29 +350,27 @@ def stop_predict(place, rng, number):
     return stop_other(place, rng, number, 'predict.py')
 
 
+def two_at_once(place, script, **folders):
+    """A second script on a folder while the first is at work: one of them gets it."""
+    first = place.start(script, **folders)
+    first.wait_until(lambda: 'mixed precision' in first.said or members_of(first.pid, True))
+    second = place.run(script, **folders)
+    refused = ['another run' in line for line in error_lines(second)] == [True]
+    if first.end() or second.returncode not in (0, 2) or second.returncode == 2 and not refused:
+        return f'{exit_code(first)}; {exit_code(second)}'
+    return None if refused else 'the second was not refused'
+
+
 def two_trainers(place, _, __):
-    """A second train.py on the same output while the first is at work."""
     output = place.fresh('shared')
-    first = place.start('train.py', output=output)
-    first.wait_until(lambda: first.said('mixed precision'))
-    second = place.run('train.py', output=output)
-    code = first.end()
-    if second.returncode != 2 or ['another run' in each for each in error_lines(second)] != [True]:
-        return f'the second was not refused: {exit_code(second)}'
-    return compare(what_was_learnt(output), place.trained) if code == 0 else f'exit code {code}'
+    return two_at_once(place, 'train.py', output=output) or \
+        compare(what_was_learnt(output), place.trained)
 
 
 def two_drawers(place, _, __):
-    """A second process.py on the same data.root while the first is at work."""
     root = place.fresh('shared')
-    first = place.start('process.py', root=root)
-    first.wait_until(lambda: members_of(first.pid, drawing=True))
-    second = place.run('process.py', root=root)
-    code = first.end()
-    refused = second.returncode == 2 and 'another run' in second.stderr
-    if code or not (refused or second.returncode == 0):  # 0: the first was over by then
-        return f'{code}, {exit_code(second)}'
-    return compare(picture_bytes(root), place.pictures)
+    return two_at_once(place, 'process.py', root=root) or \
+        compare(picture_bytes(root), place.pictures)
 
 
 def lose_worker(place, rng, _):
@@ -396,9 +382,7 @@ def lose_worker(place, rng, _):
         run.wait_until(lambda: picture_bytes(root))
     for worker in members_of(run.pid, drawing=True)[:1]:
         os.kill(worker, signal.SIGKILL)
-    code = run.end()
-    return compare(picture_bytes(root), place.pictures) if code == 0 else \
-        f'exit code {code}: {"".join(run.errors)[-300:]}'
+    return exit_code(run) if run.end() else compare(picture_bytes(root), place.pictures)
 
 
 def hooked(place, code):
@@ -461,10 +445,10 @@ def damage_picture(place, rng, number):
         files.write_bytes(path, damaged)
     run = place.start('train.py', 'data.cache=false', f'data.workers={1 + number % 3}', root=root,
                       output=place.fresh('damaged_output'))
-    run.wait_until(lambda: run.said('mixed precision'))
+    run.wait_for('mixed precision')
     files.write_bytes(path, damaged)
-    code, lines = run.end(), [line for line in run.errors if line.startswith(('error', 'Trace'))]
-    return None if code == 2 and [path in line for line in lines] == [True] else f'{code}: {lines}'
+    fine = run.end() == 2 and [path in line for line in error_lines(run)] == [True]
+    return None if fine else exit_code(run)
 
 
 def damage_checkpoint(place, rng, number):
@@ -628,7 +612,8 @@ FAULTS = [
 
 
 def main():
-    asked = dict((each.partition('=')[0], int(each.partition('=')[2] or 0)) for each in sys.argv[1:])
+    pairs = [each.partition('=') for each in sys.argv[1:]]
+    asked = {name: int(times or 0) for name, _, times in pairs}
     mounts, table, lost = own_mounts(), [], 0
     with tempfile.TemporaryDirectory() as folder:
         place = Place(folder)

@@ -42,8 +42,8 @@ NUMBERS = [struct.pack(form, value) for form, value in (
     ('>I', 0xffffffff), ('<I', 60000))]
 TEXTS = [b'../', b'/', b'\0', b'\n', b'"', b"'", b',', b';', b': ', b'- ', b'[' * 2000, b'{' * 2000,
          b'&a [*a,*a]', b'9' * 5000, b'!!python/object/apply:os.system ["touch MARKER"]', b'1e999',
-         b'\xff\xfe', b'.nan', b'\x80\x04', b'c__main__\nx\n', b'cposix\nsystem\n', b'#', b'R', b'b',
-         b'0', b'2', b'(', b't', b'r\xff\xff\xff\x7f', b"cos\nsystem\n(S'touch MARKER'\ntR."]
+         b'\xff\xfe', b'.nan', b'\x80\x04', b'c__main__\nx\n', b'cposix\nsystem\n', b'#', b'R',
+         b'b', b'0', b'2', b'(', b't', b'r\xff\xff\xff\x7f', b"cos\nsystem\n(S'touch MARKER'\ntR."]
 PROGRAMS = ('os.system', 'os.exec', 'os.posix_spawn', 'os.spawn', 'subprocess.Popen', 'os.fork')
 WRITES = ('os.mkdir', 'os.rename', 'os.symlink', 'os.link')
 watched = []  # the folder that this process may write to, and what it did that it may not
@@ -308,8 +308,9 @@ def make_seeds(folder):
     put('yaml', '.yml', config.to_yaml(config.Config()))
     with open(os.path.join(PROJECT, 'config.yml'), 'rb') as file:
         put('yaml', '.yml', file.read())
-    for extension, data in make_archives({'top/train/A.mat': b'abc' * 900, 'top/val/B.mat': b'x' * 9,
-                                          'top/trainreference.csv': table.encode()}):
+    members = {'top/train/A.mat': b'abc' * 900, 'top/val/B.mat': b'x' * 9,
+               'top/trainreference.csv': table.encode()}
+    for extension, data in make_archives(members):
         put('archive', extension, data)
     arrays = {'fc.weight': rng.random((4, 3), dtype=np.float32), 'fc.bias': np.zeros(3, np.float32)}
     for protocol in (0, 2, 4):

@@ -14,9 +14,9 @@ RENDERER = Renderer(SIZE, 2.0, 1.0)
 ECG = RENDERER.draw(make_signal(3))
 
 
-def change(picture=ECG, seed=0, pixels_per_mv=PIXELS_PER_MV, **settings):
+def change(picture=ECG, seed=0, **settings):
     rng = np.random.default_rng(seed)
-    return augment(picture, rng, Augment(**{**OFF, **settings}), pixels_per_mv)
+    return augment(picture, rng, Augment(**{**OFF, **settings}), PIXELS_PER_MV)
 
 
 def heights(picture):
@@ -35,53 +35,39 @@ def flat(*levels):
     return RENDERER.draw(np.repeat(np.resize(levels, 12)[:, None], 5000, axis=1).astype(np.float32))
 
 
-@pytest.mark.parametrize('seed', range(3))
-def test_off_changes_nothing(seed):
-    changed = change(seed=seed)
-    assert np.array_equal(changed, ECG) and changed is not ECG
+def test_off_changes_nothing():
+    for seed in range(3):
+        changed = change(seed=seed)
+        assert np.array_equal(changed, ECG) and changed is not ECG
 
 
-@pytest.mark.parametrize('seed', range(5))
-def test_time_shift_is_a_roll(seed):
-    changed = change(seed=seed, time_shift=1.0)
-    shifts = [s for s in range(SIZE) if np.array_equal(changed, np.roll(ECG, s, axis=1))]
-    assert len(shifts) == 1
-
-
-def test_time_shift_is_limited_and_varied():
+def test_time_shift_is_a_roll_limited_and_varied():
+    for seed in range(5):
+        changed = change(seed=seed, time_shift=1.0)
+        assert sum(np.array_equal(changed, np.roll(ECG, s, axis=1)) for s in range(SIZE)) == 1
     marked = np.full((SIZE, SIZE), 255, np.uint8)
     marked[:, 0] = 0
     shifts = [int(change(marked, seed, time_shift=0.25)[0].argmin()) for seed in range(200)]
     assert 0 <= min(shifts) < 5 and 50 < max(shifts) < 60 and len(set(shifts)) > 30
 
 
-@pytest.mark.parametrize('seed', range(5))
-def test_gain_scales_heights_about_the_zero_line(seed):
-    changed = heights(change(flat(0.6, 0.3, 0.0, -0.3), seed, gain=0.2))
-    gain = changed[0].mean() / 0.6
-    assert 0.79 < gain < 1.21
-    assert np.allclose(changed, np.resize([0.6, 0.3, 0.0, -0.3], 12)[:, None] * gain, atol=0.01)
-
-
-def test_gains_are_spread():
-    gains = [heights(change(flat(0.5), seed, gain=0.2)).mean() / 0.5 for seed in range(100)]
+def test_gain_scales_heights_about_the_zero_line():
+    levels, gains = np.resize([0.6, 0.3, 0.0, -0.3], 12)[:, None], []
+    for seed in range(100):
+        changed = heights(change(flat(*levels[:4, 0]), seed, gain=0.2))
+        gains.append(changed[0].mean() / 0.6)
+        assert np.allclose(changed, levels * gains[-1], atol=0.02)
     assert 0.79 < min(gains) < 0.83 and 1.17 < max(gains) < 1.21 and abs(np.mean(gains) - 1) < 0.03
 
 
-def test_missing_lead_blanks_one_band():
-    blanked = set()
-    for seed in range(60):
-        changed = change(seed=seed, missing_lead=1.0)
+def test_missing_lead_blanks_one_band_in_part_of_the_pictures():
+    blanked = []
+    for seed in range(400):
+        changed = change(seed=seed, missing_lead=0.3)
         differs = [lead for lead in range(12) if (band(changed, lead) != band(ECG, lead)).any()]
-        assert len(differs) == 1
-        assert (band(changed, differs[0]) == 255).all()
-        blanked.add(differs[0])
-    assert len(blanked) == 12
-
-
-def test_missing_lead_in_part_of_the_pictures():
-    count = sum(not np.array_equal(change(seed=seed, missing_lead=0.3), ECG) for seed in range(400))
-    assert 90 < count < 150
+        assert all((band(changed, lead) == 255).all() for lead in differs) and len(differs) < 2
+        blanked += differs
+    assert 90 < len(blanked) < 150 and len(set(blanked)) == 12
 
 
 def test_wander_is_slow_and_small():
@@ -99,24 +85,17 @@ def test_noise_has_its_standard_deviation():
 
 def test_one_setting_does_not_change_anothers_dice():
     alone, both = change(seed=4, time_shift=1.0), change(seed=4, time_shift=1.0, missing_lead=1.0)
-    same = [np.array_equal(band(alone, lead), band(both, lead)) for lead in range(12)]
-    assert sum(same) == 11
+    assert sum(np.array_equal(band(alone, lead), band(both, lead)) for lead in range(12)) == 11
 
 
-def test_seed_decides():
-    everything = {'time_shift': 1.0, 'gain': 0.2, 'missing_lead': 0.3, 'noise': 0.01}
-    assert np.array_equal(change(seed=1, **everything), change(seed=1, **everything))
-    assert not np.array_equal(change(seed=1, **everything), change(seed=2, **everything))
-
-
-@pytest.mark.parametrize('size', [32, 65, 100, 320])
-def test_any_size_keeps_its_size_and_type(size):
+@pytest.mark.parametrize('size', [32, 65, 320])
+def test_any_size_and_the_seed_decides(size):
     picture = Renderer(size, 2.0, 1.0).draw(make_signal(1))
     before = picture.copy()
-    assert np.array_equal(change(picture, pixels_per_mv=size / 24), picture)
-    changed = augment(picture, np.random.default_rng(1), Augment(), size / 24)
-    assert changed.dtype == np.uint8 and changed.shape == (size, size)
-    assert not np.array_equal(changed, picture)
+    first, again, other = (augment(picture, np.random.default_rng(seed), Augment(), size / 24)
+                           for seed in (1, 1, 2))
+    assert first.dtype == np.uint8 and first.shape == (size, size)
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
     assert np.array_equal(picture, before)
 
 

@@ -38,6 +38,15 @@ def test_an_error_is_raised_where_work_is_given():
             background.wait()
 
 
+def test_what_waits_behind_an_error_is_not_done():
+    release, done = threading.Event(), []
+    with pytest.raises(ZeroDivisionError), Background() as background:
+        background.submit(lambda: release.wait() and 1 / 0)
+        background.submit(done.append, 'a checkpoint that builds on it')
+        release.set()
+    assert done == []
+
+
 def test_an_error_is_raised_at_the_end_of_the_block():
     with pytest.raises(ValueError), Background() as background:
         background.submit(int, 'x')

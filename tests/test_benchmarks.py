@@ -1,16 +1,44 @@
-"""The benchmarks run to their end and print a ratio for each comparison; what the ratios are is not tested."""
+"""The benchmarks run to their end and print their figures; what the figures are is not tested."""
 import re
 import subprocess
 import sys
 
-from conftest import PROJECT
+import pytest
+
+from benchmarks import overhead
+from benchmarks.pictures import label_all
+from conftest import PROJECT, write_competition
 
 
 def test_every_part_prints_its_figures():
-    done = subprocess.run([sys.executable, '-m', 'benchmarks', '--size', '64', '--batch', '2', '--model', 'resnet18', '--runs',
-                           '1', '--records', '20'], cwd=PROJECT, text=True, capture_output=True, timeout=300)
+    parts = ['rendering', 'reading', 'training', 'saving', 'predicting', 'growth']
+    done = subprocess.run([sys.executable, '-m', 'benchmarks', *parts, '--size', '64', '--batch',
+                           '2', '--model', 'resnet18', '--runs', '1', '--records', '20'],
+                          cwd=PROJECT, text=True, capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert len(re.findall(r'^\S.* ms +[\d.]+ ms +[\d.]+ x   ', done.stdout, re.MULTILINE)) >= 4, done.stdout
-    for words in ('KiB a PNG', 'pictures/s of CPU time', "Paddle's defaults", 'bare forward, backward, step',
-                  'going on from output/last', 'export in fp32', 'again, up to date'):
+    ratios = re.findall(r'^\S.* ms +[\d.]+ ms +[\d.]+ x   ', done.stdout, re.MULTILINE)
+    assert len(ratios) >= 4, done.stdout
+    for words in ('KiB a PNG', 'pictures/s of CPU time', "Paddle's defaults", 'oneDNN in fp32',
+                  'bare forward, backward, step', 'going on from output/last', 'again, up to date'):
         assert words in done.stdout, done.stdout
+
+
+def test_overhead_watches_the_real_train_script(tmp_path):
+    write_competition(tmp_path / 'ecgs', train=6, val=0)
+    root = label_all(str(tmp_path / 'ecgs'), str(tmp_path / 'pictures'), overhead.SIZE, 20)
+    seconds, told = overhead.trace(root, batch=4, iterations=6, model='resnet18')
+    assert len(told['loop']['save']) == 1  # at the end
+    assert len(told['beside']['save_best']) == len(told['loop']['keep_best']) >= 1
+    assert 0 < overhead.loop_of(told) < seconds
+    rows = [*overhead.describe(told, seconds), *overhead.describe_costs(told)]
+    assert 'neither step nor evaluation' in rows[1]
+
+
+def test_overhead_counts_as_often_as_a_card_comes_to_it():
+    # 1,440 records at 300 a second are an epoch of 4.8 s: evaluated every 24, drawn every 48 s.
+    told = {'loop': {'save': [3.0], 'keep_best': [0.24], 'draw': [0.48]},
+            'beside': {'save_last': [[9.0, 6.0]], 'draw_curves': [[9.0, 0.96]]}}
+    of_batches = 0.001 * 300 / 32
+    assert overhead.rate_of(told, 0.001, 300, False) == pytest.approx(of_batches + 0.03)
+    assert overhead.rate_of(told, 0.001, 300, True) == pytest.approx(of_batches + 0.03 + 0.04)
+    assert overhead.share(1.78 / 4.8) == pytest.approx(0.27, abs=0.001)

@@ -40,8 +40,30 @@ def test_full_standard_output_is_named():
     assert 'error: standard output: No space left on device' in result.stderr
 
 
-def test_closed_output_and_an_ascii_terminal():
+def test_closed_output(tmp_path):
     assert end('print("anything")', '>&-', '2>&-').returncode == 0
+    result = end('print("anything"); raise errors.UserError("one")', '>&-')
+    assert result.returncode == 2 and result.stderr == 'error: one\n'
+    path = tmp_path / 'file'  # must not get the number of standard output, where C code prints
+    end(f'file = open("{path}", "w"); os.write(1, b"from C")', '>&-')
+    assert path.read_bytes() == b''
+
+
+@pytest.mark.parametrize('catcher', ['None', 'errors.StopRequest()'])
+def test_a_second_signal_ends_at_once(catcher):
+    body = f'''kept = {catcher}
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        print('goes on', flush=True)
+    finally:
+        os.kill(os.getpid(), signal.SIGINT)
+        print('never')'''
+    result = end(body)
+    assert result.returncode == 130 and 'never' not in result.stdout and 'stopping' in result.stderr
+    assert ('goes on' in result.stdout) == (catcher != 'None')
+
+
+def test_an_ascii_terminal():
     result = end('print("心电图"); raise errors.UserError("心电图")', PYTHONIOENCODING='ascii')
     assert result.returncode == 2
     assert result.stdout == '\\u5fc3\\u7535\\u56fe\n' and 'Traceback' not in result.stderr

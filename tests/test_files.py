@@ -83,6 +83,17 @@ def test_a_folder_is_replaced_or_finished_later(tmp_path, monkeypatch):
         assert not os.path.exists(files.complete_name(folder))
 
 
+def test_a_link_to_a_folder_is_replaced_and_its_target_left_alone(tmp_path):
+    make_folder(tmp_path / 'elsewhere', 'mine')
+    os.symlink('elsewhere', tmp_path / 'model')
+    for text in ('first', 'second'):
+        make_folder(tmp_path / 'new', text)
+        files.replace_folder(str(tmp_path / 'new'), str(tmp_path / 'model'))
+        assert (tmp_path / 'model' / 'what').read_text() == text
+    assert (tmp_path / 'elsewhere' / 'what').read_text() == 'mine'
+    assert sorted(os.listdir(tmp_path)) == ['elsewhere', 'model']
+
+
 def test_partial_files_of_the_dead_are_cleared(tmp_path):
     dead = subprocess.run([sys.executable, '-c', 'import os; print(os.getpid())'],
                           capture_output=True, text=True).stdout.strip()

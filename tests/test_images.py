@@ -107,6 +107,10 @@ def test_patients_are_read_where_they_are_named(tmp_path):
     assert images.read_patients(str(tmp_path), ['a', 'b']) == ['a', 'b']
     (tmp_path / 'source.csv').write_text('name,ecg_id,patient\nb,1,007\na,2,007\n')
     assert images.read_patients(str(tmp_path), ['a', 'b', 'c']) == ['007', '007', 'c']
+    for data in ('姓名,patient\n'.encode('gbk'), b'', b'name,patient\n"a,1\n'):
+        (tmp_path / 'source.csv').write_bytes(data)
+        with pytest.raises(UserError, match='source.csv'):
+            images.read_patients(str(tmp_path), ['a'])
 
 
 @pytest.mark.parametrize('count, fraction', [(4, 0.1), (2, 0.5), (3, 0.6), (0, 0.5)])

@@ -7,11 +7,11 @@ from argparse import Namespace
 
 import numpy as np
 import pytest
-from conftest import PROJECT, overrides, refused, run_script
+from conftest import PROJECT, overrides
 
 import train
 from tests import faults
-from utils import checkpoint
+from utils import checkpoint, errors
 from utils import config as settings
 from utils.errors import UserError
 
@@ -22,18 +22,14 @@ SMALL = ('render.size=64', 'model.name=resnet18', 'model.pretrained=none', 'devi
 pytestmark = pytest.mark.skipif(not hasattr(os, 'killpg'), reason='signals of Unix')
 
 
-def command(root, output, *pairs, script='train.py'):
-    return [sys.executable, os.path.join(PROJECT, script),
+def command(root, output, *pairs):
+    return [sys.executable, os.path.join(PROJECT, 'train.py'),
             *overrides(f'data.root={root}', f'output={output}', *SMALL, *pairs)]
 
 
-def started(root, output, *pairs):
-    return faults.Started(command(root, output, *pairs))
-
-
 def finished(run):
-    assert run.end() == 0, ''.join(run.errors)
-    return ''.join(run.lines)
+    assert run.end() == 0, run.stderr
+    return run.said
 
 
 @pytest.fixture(scope='module')
@@ -41,15 +37,16 @@ def outputs(drawn, tmp_path_factory):
     """{name: output}: of a run that nothing disturbed, one that SIGTERM stopped within its second
     epoch, and one that kill -9 ended there, which has saved often; tests must not change them."""
     found = {name: str(tmp_path_factory.mktemp(name)) for name in ('whole', 'stopped', 'killed')}
-    runs = {name: started(drawn, output, *(['train.save_interval=0.0001'] * (name == 'killed')))
-            for name, output in found.items()}
-    runs['stopped'].wait_until(lambda: runs['stopped'].said('iter: 4/'))
-    os.kill(runs['stopped'].pid, signal.SIGTERM)
-    runs['killed'].wait_until(lambda: runs['killed'].said('iter: 5/'))
-    runs['killed'].kill()
-    finished(runs['whole'])
-    assert runs['stopped'].end() == 143, ''.join(runs['stopped'].errors)
-    assert runs['stopped'].said('stopped after iteration') and runs['stopped'].said('go on with: ')
+    whole, stopped, killed = (faults.Started(command(drawn, output, *(
+        ['train.save_interval=0.0001'] * (name == 'killed'))), output)
+        for name, output in found.items())
+    stopped.wait_for('iter: 4/')
+    os.kill(stopped.pid, signal.SIGTERM)
+    killed.wait_for('iter: 5/')
+    killed.kill()
+    finished(whole)
+    assert stopped.end() == 143, stopped.stderr
+    assert 'stopped after iteration' in stopped.said and 'go on with: ' in stopped.said
     yield found
     for output in found.values():
         shutil.rmtree(output)
@@ -63,32 +60,108 @@ def test_resumed_runs_equal_the_undisturbed_one(drawn, outputs, tmp_path):
         after[name] = int(newest[-12:-4])
         assert 0 < after[name] < 7
     # How it is read, how often it is saved and where it lies is free to change.
-    runs = {'stopped': started(drawn, tmp_path / 'stopped', 'data.cache=false'),
-            'killed': started(drawn, tmp_path / 'killed', 'data.workers=3', 'data.cache=true',
-                              'train.save_interval=0.001')}
+    free = {'stopped': ['data.cache=false'],
+            'killed': ['data.workers=3', 'data.cache=true', 'train.save_interval=0.001']}
+    runs = {name: faults.Started(command(drawn, tmp_path / name, *pairs), tmp_path)
+            for name, pairs in free.items()}
     for name, run in runs.items():
         assert f'going on after iteration {after[name]} of 7' in finished(run)
         assert faults.compare(faults.what_was_learnt(str(tmp_path / name)), expected) is None
         assert faults.left_in(str(tmp_path / name)) is None
-    again = run_script('train.py', *command(drawn, tmp_path / 'killed')[2:])
-    assert again.returncode == 0 and 'this run is finished (7 iterations)' in again.stdout
-    assert faults.compare(faults.what_was_learnt(str(tmp_path / 'killed')), expected) is None
 
 
-def test_a_finished_run_is_extended(drawn, outputs, tmp_path):
+@pytest.fixture
+def train_here(drawn, monkeypatch):
+    """train.py in this process, which has Paddle already: function(output, *pairs)."""
+    monkeypatch.setattr(errors, 'handle_signals', lambda: None)  # pytest's own stay
+    monkeypatch.setattr(train, 'StopRequest', lambda: Namespace(signum=0))
+
+    def run(output, *pairs):
+        monkeypatch.setattr('sys.argv', command(drawn, output, *pairs)[1:])
+        train.main()
+        return checkpoint.load_last(os.path.join(output, 'last'))
+    return run
+
+
+def test_a_finished_run_is_extended(train_here, outputs, tmp_path, capsys):
     output = str(shutil.copytree(outputs['whole'], tmp_path / 'output'))
     before = checkpoint.load_last(os.path.join(output, 'last'))[1]
-    text = finished(started(drawn, output, 'train.iters=9', 'train.resume=extend'))
-    assert 'going on after iteration 7 of 9' in text
-    state, arrays, _ = checkpoint.load_last(os.path.join(output, 'last'))
+    state, arrays, _ = train_here(output, 'train.iters=9', 'train.resume=extend')
+    assert 'going on after iteration 7 of 9' in capsys.readouterr().out
     assert state['iteration'] == 9 and state['fingerprint']['train.iters'] == 9
     assert not np.array_equal(arrays['model/fc.weight'], before['model/fc.weight'])
     # The learning rate is that of a run of 9 iterations: at the eighth it has not reached its end.
     rates = {row['iteration']: row['learning_rate'] for row in state['progress']['history']
              if row.get('learning_rate') is not None}
     assert rates[7] == 0 < rates[8] < 0.001 and rates[9] == 0 and len(rates) == 9
-    # From now on it is a run of 9.
-    assert resume(output, {**state['fingerprint']}, 'train.iters=9')[0]['iteration'] == 9
+    # From now on it is a run of 9, and that is finished.
+    train_here(output, 'train.iters=9')
+    said = capsys.readouterr().out
+    assert 'this run is finished (9 iterations)' in said and '[TRAIN]' not in said
+
+
+def test_a_fresh_start_forgets_the_old_run(train_here, outputs, tmp_path, capsys, monkeypatch):
+    """And two infinite batches are taken back and harm nothing."""
+    batches, unharmed = [], train.to_input
+
+    def poisoned(pixels):
+        batches.append(pixels)
+        return unharmed(pixels) * (float('inf') if len(batches) in (2, 4) else 1.0)
+
+    monkeypatch.setattr(train, 'to_input', poisoned)
+    output = str(shutil.copytree(outputs['killed'], tmp_path / 'output'))
+    state, arrays, _ = train_here(output, 'train.resume=never', 'train.iters=5')
+    said = capsys.readouterr().out
+    assert 'going on' not in said and said.count('put back to 1 iterations before') == 2
+    assert os.listdir(os.path.join(output, 'last')) == ['iter_00000005.npz']
+    with open(os.path.join(output, 'train.log')) as file:
+        assert file.read() == said
+    assert state['progress']['skipped'] == 2 and state['progress']['bad'] == 0
+    assert all(np.isfinite(value).all() for value in arrays.values())
+    assert checkpoint.load_best(output)[2]['iteration'] in (3, 5)
+
+
+def test_a_run_that_stays_infinite_ends_in_one_line(monkeypatch):
+    import paddle
+    calls = []
+    good = Namespace(is_finite=lambda: False, put_back=lambda: calls.append(1) or True, copies={})
+    config = settings.load(os.path.join(PROJECT, 'config.yml'), SMALL)
+    run = Namespace(progress=train.Progress(), checked=0, losses=[], last_good=good, config=config,
+                    log=Namespace(info=lambda line: None))
+    with pytest.raises(UserError, match='were not finite, up to iteration 5.*learning_rate'):
+        for iteration in range(1, 10):
+            run.progress.iteration = iteration
+            run.losses.append(paddle.to_tensor([float('nan')]))
+            train.keep_finite(run)
+    assert len(calls) == run.progress.skipped == train.MOST_BAD == 5
+
+
+def test_a_resumed_run_has_a_state_to_go_back_to():
+    import paddle
+    from models.weights import Average, LastGood, set_state, state_arrays
+
+    def stepped(saved=None):
+        average = Average(paddle.nn.Linear(3, 2), paddle.nn.Linear(3, 2), 0.3)
+        optimizer = paddle.optimizer.AdamW(parameters=average.model.parameters())
+        last_good = LastGood(average, optimizer)
+        if saved:
+            set_state(average, optimizer, scaler, saved, 'last')
+            last_good.take(saved)
+        average.model(paddle.ones([1, 3])).sum().backward()
+        optimizer.step()
+        return average, optimizer, last_good
+
+    scaler = paddle.amp.GradScaler(enable=False)
+    with paddle.utils.unique_name.guard():
+        average, optimizer, _ = stepped()
+        saved = state_arrays(average, optimizer, scaler)
+    with paddle.utils.unique_name.guard():
+        average, optimizer, last_good = stepped(saved)
+    average.network.weight.set_value(paddle.full([3, 2], np.nan))
+    assert not last_good.is_finite() and last_good.put_back()
+    now = state_arrays(average, optimizer, scaler)
+    assert set(now) == set(saved) and any('moment1' in key for key in now)
+    assert all(np.array_equal(value, saved[key]) for key, value in now.items())
 
 
 # What may change in between, without the cost of a script.
@@ -155,7 +228,7 @@ def test_nothing_to_go_on_from(tmp_path):
 
 
 @pytest.mark.parametrize('name, value, words', [
-    ('model/fc.weight', None, 'is missing'),
+    ('model/fc.weight', None, 'fc.weight'),
     ('average/fc.weight', np.zeros((3, 3), np.float32), 'has the shape'),
     ('optimizer/conv2d_0.w_0_moment1_0', np.zeros(5, np.float32), 'optimizer'),
     ('optimizer/x_moment1_0', np.zeros(1, np.float32), 'optimizer')])
@@ -177,56 +250,3 @@ def test_a_checkpoint_that_does_not_fit_is_refused(name, value, words, drawn, ou
     if words != 'has the shape':  # of the average, which comes after the network
         assert np.array_equal(average.model.state_dict()['fc.weight'].numpy(), before)
 
-
-# train.py, in which some batches are infinite.
-POISONED = """
-import zlib, sys
-sys.path.insert(0, sys.argv.pop(1))
-poisoned = [int(number) for number in sys.argv.pop(1).split(',')]
-import train
-from utils import errors
-
-calls, unharmed = [], train.to_input
-def to_input(batch):
-    calls.append(1)
-    return unharmed(batch) * (float('inf') if len(calls) in poisoned else 1.0)
-
-train.to_input = to_input
-errors.run(train.main)
-"""
-
-
-def train_poisoned(drawn, tmp_path, batches, *pairs):
-    (tmp_path / 'poisoned.py').write_text(POISONED)
-    return run_script(tmp_path / 'poisoned.py', PROJECT, batches, *overrides(
-        f'data.root={drawn}', f'output={tmp_path / "output"}', *SMALL, *pairs))
-
-
-def test_a_fresh_start_forgets_the_old_run_and_infinite_batches(drawn, outputs, tmp_path):
-    output = str(shutil.copytree(outputs['killed'], tmp_path / 'output'))
-    done = train_poisoned(drawn, tmp_path, '2,4', 'train.resume=never', 'train.iters=5')
-    assert done.returncode == 0, done.stderr
-    assert 'going on' not in done.stdout
-    assert done.stdout.count('put back to 1 iterations before') == 2
-    assert os.listdir(os.path.join(output, 'last')) == ['iter_00000005.npz']
-    with open(os.path.join(output, 'train.log')) as file:
-        assert file.read() == done.stdout
-    state, arrays, _ = checkpoint.load_last(os.path.join(output, 'last'))
-    assert state['progress']['skipped'] == 2 and state['progress']['bad'] == 0
-    assert all(np.isfinite(value).all() for value in arrays.values())
-    assert checkpoint.load_best(output)[2]['iteration'] in (3, 5)
-
-
-def test_a_resumed_run_has_a_state_to_go_back_to(drawn, outputs, tmp_path):
-    output = str(shutil.copytree(outputs['stopped'], tmp_path / 'output'))
-    done = train_poisoned(drawn, tmp_path, '1')
-    assert done.returncode == 0, done.stderr
-    state, arrays, _ = checkpoint.load_last(os.path.join(output, 'last'))
-    assert state['progress']['skipped'] == 1 and state['iteration'] == 7
-    assert all(np.isfinite(value).all() for value in arrays.values())
-
-
-def test_a_run_that_stays_infinite_ends_in_one_line(drawn, tmp_path):
-    done = train_poisoned(drawn, tmp_path, '2,3,4,5,6', 'train.batch_size=4')
-    assert len(refused(done, 'were not finite, up to iteration 6', 'train.learning_rate')) == 1
-    assert not os.path.exists(tmp_path / 'output' / 'last')

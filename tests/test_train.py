@@ -234,7 +234,7 @@ def test_what_cannot_be_trained_is_one_line(drawn, tmp_path):
     os.remove(os.path.join(root, 'trainreference.csv'))
     assert 'trainreference.csv: no such file' in refuse(root)
     assert '37, with 36 training records' in refuse(drawn, 'train.batch_size=37')
-    assert 'TRAIN0001.png: drawn with other settings: size 64' in refuse(drawn, 'render.size=96')
+    assert 'TRAIN0001.png: drawn with size 64' in refuse(drawn, 'render.size=96')
     assert f'{tmp_path}: no pictures that process.py drew' in refuse(tmp_path)
 
 

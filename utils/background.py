@@ -2,7 +2,9 @@
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
-MOST_WAITING = 3  # pieces of work, each of which may hold a copy of the network
+# Pieces of work: a better model, its picture, two of the curves and a save may come at once. Some
+# hold a copy of the network, so there must be a limit.
+MOST_WAITING = 5
 
 
 class Background:

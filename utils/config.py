@@ -273,8 +273,9 @@ def _read(path):
     except (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError) as error:
         mark = getattr(error, 'problem_mark', None)
         line = f', line {mark.line + 1}' if mark else ''
-        raise UserError(f'{path}{line}: not valid YAML in UTF-8: '
-                        f'{getattr(error, "problem", error)}; expected lines "key: value"') from None
+        problem = getattr(error, 'problem', error)
+        raise UserError(f'{path}{line}: not valid YAML in UTF-8: {problem}; expected lines '
+                        '"key: value"') from None
     if not isinstance(values, (dict, type(None))):
         raise UserError(f'{path}: found {_words(values)}, expected lines "key: value"')
     flat = {}

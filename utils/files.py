@@ -88,11 +88,17 @@ def recover_folder(folder):
     """Finish a replacement that was killed halfway: a complete new folder takes its place."""
     complete, old = complete_name(folder), f'{folder}.old{PARTIAL}'
     if os.path.isdir(complete):
-        shutil.rmtree(old, ignore_errors=True)
+        _remove_folder(old)
         if os.path.isdir(folder):
             os.rename(folder, old)
         os.rename(complete, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    _remove_folder(old)
+
+
+def _remove_folder(folder):
+    if os.path.islink(folder):  # what it points to is not ours
+        os.remove(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def complete_name(folder):

@@ -7,6 +7,7 @@ to run out of, no worker that the system can kill and no queue that hangs when a
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -33,8 +34,7 @@ def list_pictures(root, part, drawn_with, how_to_draw):
     """
     folder = os.path.join(root, part)
     manifest = files.read_json(os.path.join(root, MANIFEST))
-    there = {entry.name[:-4] for entry in os.scandir(folder) if entry.name.endswith('.png')} \
-        if os.path.isdir(folder) else set()
+    there = {path.stem for path in Path(folder).glob('*.png')}
     try:
         expected, left_out = set(manifest[part]), manifest['not_drawn'][part]
         finished, mend = manifest['finished'], manifest['command']
@@ -60,8 +60,7 @@ def list_pictures(root, part, drawn_with, how_to_draw):
 
 
 def _some(names):
-    names = sorted(names)
-    return ', '.join(names[:5]) + (', ...' if len(names) > 5 else '')
+    return ', '.join(sorted(names)[:5]) + (', ...' if len(names) > 5 else '')
 
 
 def _check_stamp(path, drawn_with, how_to_draw):
@@ -71,8 +70,7 @@ def _check_stamp(path, drawn_with, how_to_draw):
     wrong = [f'{key} {stamp.get(key)} (expected {value})' for key, value in drawn_with.items()
              if stamp.get(key) != value]
     if wrong:
-        raise UserError(f'{path}: drawn with other settings: {", ".join(wrong)}; draw it with: '
-                        f'{how_to_draw}')
+        raise UserError(f'{path}: drawn with {", ".join(wrong)}; draw it with: {how_to_draw}')
 
 
 def validation_size(count, fraction):
@@ -96,10 +94,12 @@ def read_patients(root, names):
     path = os.path.join(root, PATIENTS)
     if not os.path.isfile(path):
         return names
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    if not {'name', 'patient'} <= set(table.columns):
-        return names
-    patient_of = dict(zip(table['name'], table['patient']))
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError as error:  # as those of pandas and of its decoder are
+        raise UserError(f'{path}: not a UTF-8 table with columns name and patient ({error}); mend '
+                        'or remove it') from None
+    patient_of = dict(zip(table.get('name', ()), table.get('patient', ())))
     return [patient_of.get(name) or name for name in names]
 
 
@@ -165,11 +165,8 @@ class Pictures:
 
 
 def fits_in_memory(cache, count, size):
-    """Whether to keep `count` decoded pictures of size x size: data.cache, or if they take under
-    half of the free memory.
-
-    cache: True, False or 'auto'
-    """
+    """Whether to keep `count` decoded pictures of size x size: `cache`, or where that is 'auto',
+    if they take under half of the free memory."""
     if cache != 'auto':
         return cache
     free = machine.free_memory()
@@ -193,8 +190,10 @@ def read_batches(pictures, batches, workers):
     ahead = deque()
     try:
         for epoch, batch in batches:
-            ahead.append((epoch, batch, [pool.submit(pictures.read, int(index), epoch)
-                                         for index in batch]))
+            pixels = np.empty((len(batch), pictures.size, pictures.size), np.uint8)
+            ahead.append((epoch, batch, pixels, [
+                pool.submit(_read_into, place, pictures, int(index), epoch)
+                for place, index in zip(pixels, batch)]))
             if len(ahead) > PREFETCH:
                 yield _finish(ahead.popleft())
         while ahead:
@@ -203,6 +202,12 @@ def read_batches(pictures, batches, workers):
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _read_into(place, pictures, index, epoch):
+    place[:] = pictures.read(index, epoch)  # here, so that the loop has nothing to put together
+
+
 def _finish(batch):
-    epoch, indices, futures = batch
-    return epoch, indices, np.stack([future.result() for future in futures])
+    epoch, indices, pixels, futures = batch
+    for future in futures:
+        future.result()
+    return epoch, indices, pixels

@@ -30,11 +30,12 @@ NO_VALUE = -32768  # WFDB's, in 16 bits
 class DrawnPictures:
     """Pictures in memory, read as images.Pictures are; PNGs, which take a tenth of the room.
 
-    encoded: list of bytes
+    encoded: list of bytes; size: int, pixels
     """
 
-    def __init__(self, encoded):
+    def __init__(self, encoded, size):
         self.encoded = encoded
+        self.size = size
 
     def __len__(self):
         return len(self.encoded)
@@ -96,7 +97,7 @@ def draw_inputs(found, render, rate, unit, workers):
             results[name] = outcome
             bar.update()
     names = [name for name in found if results[name][0]]
-    return (names, DrawnPictures([results[name][0] for name in names]),
+    return (names, DrawnPictures([results[name][0] for name in names], render.size),
             [note for name in names for note in results[name][1]],
             [(name, results[name][1]) for name in found if not results[name][0]])
 

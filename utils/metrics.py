@@ -72,14 +72,13 @@ def bootstrap_interval(function, arrays, seed, draws=1000):
     function: takes the arrays, returns a float; arrays: tuple of arrays with n rows each
     Returns: (low, high); draws that do not define the score are left out, nan where all are
     """
-    rng = np.random.default_rng(seed)
-    count = len(arrays[0])
-    values = []
+    rng, values = np.random.default_rng(seed), []
     for _ in range(draws):
-        chosen = rng.integers(0, count, count)
+        chosen = rng.integers(0, len(arrays[0]), len(arrays[0]))
         values.append(function(*(array[chosen] for array in arrays)))
-    values = np.array(values)[np.isfinite(values)]
-    low, high = np.percentile(values, (2.5, 97.5)) if len(values) else (np.nan, np.nan)
+    if not np.isfinite(values).any():
+        return float('nan'), float('nan')
+    low, high = np.nanpercentile(values, (2.5, 97.5))
     return float(low), float(high)
 
 

@@ -2,7 +2,6 @@
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from sklearn.metrics import auc, confusion_matrix, f1_score, roc_curve
 
 from utils import files
 from utils.records import LEADS, SAMPLING_RATE
@@ -72,6 +71,7 @@ def draw_validation(targets, probabilities, decisions, threshold, title, path):
     targets, decisions: int arrays (n,) of 0 and 1; probabilities: float array (n,);
     threshold: float; path: str
     """
+    from sklearn.metrics import confusion_matrix  # here, and so below: it takes 1.5 s to import
     figure = Figure((11, 5), dpi=100, layout='constrained')
     roc, matrix = figure.subplots(1, 2)
     _draw_roc(roc, targets, probabilities, 'ROC')
@@ -96,6 +96,7 @@ def draw_validation_classes(targets, probabilities, decisions, class_names, titl
 
     targets, decisions: arrays (n, 12) of 0 and 1; probabilities: float array (n, 12); path: str
     """
+    from sklearn.metrics import f1_score
     f1 = f1_score(targets, decisions, average=None, zero_division=0)
     figure = Figure((17, 11), dpi=90, layout='constrained')
     left, right = figure.subfigures(1, 2, width_ratios=(4, 1.25))
@@ -115,6 +116,7 @@ def draw_validation_classes(targets, probabilities, decisions, class_names, titl
 
 
 def _draw_roc(axes, targets, probabilities, name):
+    from sklearn.metrics import auc, roc_curve
     axes.plot([0, 1], [0, 1], color='#bbbbbb', linewidth=0.8)
     if len(np.unique(targets)) < 2:
         axes.text(0.5, 0.5, 'only one class here:\nno ROC', ha='center', va='center')
