@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import pickle
@@ -16,6 +17,7 @@ from utils.errors import UserError
 
 WEIGHTS = {'fc.weight': np.arange(6, dtype=np.float32).reshape(2, 3), 'fc.bias': np.ones(2, 'f4')}
 METRICS = {'epoch': 3, 'iteration': 60, 'threshold': 0.5, 'validation': {'f1': 0.8, 'auc': None}}
+OUTSIDE = {'../outside.pdparams': hashlib.sha256(pickle.dumps(WEIGHTS)).hexdigest()}
 TABLE = pd.DataFrame({'name': ['a'], 'abnormal: truth': [1], 'abnormal: log-odds': [0.25]})
 
 
@@ -90,6 +92,9 @@ def test_best_model_comes_back(count, tmp_path):
         networks, config, metrics = checkpoint.load_best(str(path))
         assert len(networks) == count and all(same(weights) for weights in networks)
         assert config == Config(seed=7) and metrics['validation'] == METRICS['validation']
+    os.rename(tmp_path / 'best_model', tmp_path / 'best_model.complete')  # as a kill leaves it
+    assert len(checkpoint.load_best(str(tmp_path / 'best_model'))[0]) == count
+    os.rename(tmp_path / 'best_model.complete', tmp_path / 'best_model')
     table = pd.read_csv(tmp_path / 'best_model' / checkpoint.VALIDATION)
     assert table.to_numpy().tolist() == TABLE.to_numpy().tolist()
 
@@ -134,10 +139,10 @@ def test_a_damaged_best_model_is_refused_or_reads_as_it_was(name, tmp_path):
 
 
 @pytest.mark.parametrize('change', [{'sha256': None}, {'sha256': {}}, {'sha256': 'x' * 64},
-                                    {'validation': None}, {'epoch': 'x'},
-                                    {'sha256': {'../evil.pdparams': 'x'}}])
+                                    {'validation': None}, {'epoch': 'x'}, {'sha256': OUTSIDE}])
 def test_metrics_of_a_stranger_or_an_earlier_version(change, tmp_path):
     save(tmp_path / 'best_model')
+    (tmp_path / 'outside.pdparams').write_bytes(pickle.dumps(WEIGHTS))
     path = tmp_path / 'best_model' / 'metrics.json'
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises((UserError, FileNotFoundError)):
@@ -151,7 +156,7 @@ def test_no_model_is_one_line(tmp_path):
 
 def keep(folder, iteration, alone=False):
     state = {'iteration': iteration, 'history': [{'loss': 0.5, 'eval_loss': None}] * iteration}
-    checkpoint.save_last(str(folder), state, {'model/x': np.full(9, iteration, np.float32)}, alone)
+    checkpoint.save_last(str(folder), state, {'model/x': np.full(9000, iteration, 'f4')}, alone)
 
 
 def test_last_keeps_two_and_falls_back(tmp_path):
@@ -166,8 +171,9 @@ def test_last_keeps_two_and_falls_back(tmp_path):
     assert state['iteration'] == 10 and 'iter_00000015.npz: damaged' in notes[0]
     keep(tmp_path, 12)  # the damaged one is of a future that is not this run's
     assert sorted(os.listdir(tmp_path)) == ['iter_00000010.npz', 'iter_00000012.npz']
-    keep(tmp_path, 3, alone=True)
-    assert os.listdir(tmp_path) == ['iter_00000003.npz']
+    for iteration in (3, 20):  # another run's first takes the place of all
+        keep(tmp_path, iteration, alone=True)
+        assert os.listdir(tmp_path) == [f'iter_{iteration:08d}.npz']
 
 
 def test_every_damage_of_a_checkpoint_is_noticed(tmp_path):
@@ -175,6 +181,9 @@ def test_every_damage_of_a_checkpoint_is_noticed(tmp_path):
     path, rng = tmp_path / 'iter_00000005.npz', random.Random(1)
     whole = path.read_bytes()
     state, arrays, _ = checkpoint.load_last(str(tmp_path))
+    path.write_bytes(whole.replace(b"'<f4'", b"'<f2'"))  # fewer bytes than there are
+    with pytest.raises(UserError, match='none of its checkpoints'):
+        checkpoint.load_last(str(tmp_path))
     for _ in range(300):
         data = bytearray(whole)
         at = rng.randrange(len(data))

@@ -136,6 +136,7 @@ def test_batches_come_in_order_whoever_reads(source, workers, cached):
         assert told is indices
         expected = np.stack([alone.read(index, epoch) for index in indices])
         assert np.array_equal(pixels, expected)
+    assert not np.array_equal(alone.read(0, 0), alone.read(0, 1))
     assert not [each for each in threading.enumerate() if each.name.startswith('read')]
 
 

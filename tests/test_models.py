@@ -40,16 +40,30 @@ def test_loss_by_hand():
     assert float(found) == pytest.approx(np.mean(each), rel=1e-5)
     weighed = compute_loss(paddle.to_tensor(logits), targets, np.array([1, 3]), 0.0, TASKS[1])
     assert float(weighed) == pytest.approx((each[0] + 3 * each[1]) / 4, rel=1e-5)
-    zero = compute_loss(paddle.zeros([1, 12]), np.eye(12)[:1], None, 0.0, TASKS[2])
-    assert float(zero) == pytest.approx(np.log(2), rel=1e-5)
+    smooth = compute_loss(paddle.to_tensor(logits), targets, None, 0.2, TASKS[1])
+    other = [np.log(1 + np.exp(2.0)), np.log(1 + np.exp(1.5))]
+    assert float(smooth) == pytest.approx(0.9 * np.mean(each) + 0.1 * np.mean(other), rel=1e-5)
+
+
+def test_loss_of_several_labels_by_hand():
+    logits = np.linspace(-2, 2, 12, dtype=np.float32)[None]
+    targets, weights = np.eye(12, dtype=np.float32)[9:10], np.arange(1.0, 13, dtype=np.float32)
+    present, absent = np.log1p(np.exp(-logits)), np.log1p(np.exp(logits))
+    soft = np.where(targets == 1, 0.9, 0.1)
+    found = compute_loss(paddle.to_tensor(logits), targets, weights, 0.2, TASKS[2])
+    expected = (weights * soft * present + (1 - soft) * absent).mean()
+    assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
 def test_balanced_classes_count_alike():
     targets = np.array([0] * 8 + [1] * 2)
     weights = weigh_classes(targets, 'balanced', TASKS[1])
-    assert (weights[targets][targets == 0].sum()
-            == pytest.approx(weights[targets][targets == 1].sum()))
+    assert 8 * weights[0] == pytest.approx(2 * weights[1])
     assert weigh_classes(targets, 'none', TASKS[1]) is None
+    several = np.zeros((100, 12), np.float32)
+    several[:10, 3] = several[:1, 4] = several[:, 5] = 1
+    weights = weigh_classes(several, 'balanced', TASKS[2])
+    assert weights[3:6].tolist() == [9, 20, 1]  # however rare one is, or how frequent
 
 
 def make_run(optimizer='adamw', share=0.0):
@@ -74,7 +88,8 @@ def test_decay_acts_on_weights_alone(optimizer):
     average, optimizer = make_run(optimizer)
     before = weights_of(average.model)
     optimizer.set_lr(0.1)
-    (sum(each.sum() for each in average.model.parameters() if not each.stop_gradient) * 0).backward()
+    parameters = [each for each in average.model.parameters() if not each.stop_gradient]
+    (sum(each.sum() for each in parameters) * 0).backward()
     optimizer.step()
     after = weights_of(average.model)
     for key in ('0.weight', '2.weight'):
@@ -116,15 +131,20 @@ def test_the_last_good_state_is_put_back_whole():
     assert all(np.array_equal(value, after[key]) for key, value in before.items())
 
 
-def test_state_that_does_not_fit_is_refused():
+def test_state_comes_back_and_what_does_not_fit_is_refused():
     average, optimizer = make_run()
     take_step(average, optimizer)
     scaler = paddle.amp.GradScaler(enable=False)
     arrays = state_arrays(average, optimizer, scaler)
+    take_step(average, optimizer)
+    average.follow(1)
     set_state(average, optimizer, scaler, arrays, 'last')
+    back = state_arrays(average, optimizer, scaler)
+    assert all(np.array_equal(value, back[key]) for key, value in arrays.items())
     name = next(key for key in arrays if key.startswith('optimizer/') and 'moment' in key)
-    for change in ({name: np.zeros((9, 9), np.float32)}, {'optimizer/strange': arrays[name]},
-                   {'model/strange': arrays[name]}, {'model/0.weight': np.zeros((2, 2), 'f4')}):
+    for change in ({name: np.zeros((9, 9), np.float32)}, {name: arrays[name].astype('f8')},
+                   {'optimizer/strange': arrays[name]}, {'model/strange': arrays[name]},
+                   {'model/0.weight': np.zeros((2, 2), 'f4')}):
         with pytest.raises(UserError, match='^last: '):
             set_state(average, optimizer, scaler, {**arrays, **change}, 'last')
 

@@ -21,6 +21,10 @@ def test_labels_as_people_have_them(text, tmp_path):
     assert read(tmp_path, text, ['b', 'a']) == [0, 1]
 
 
+def test_numbers_in_front_are_an_index_only_where_no_records_are_called_so(tmp_path):
+    assert read(tmp_path, '0,1\n1,0\n', ['0', '1']) == [1, 0]
+
+
 @pytest.mark.parametrize('encoding', ['gb18030', 'utf-16'])
 def test_encodings(encoding, tmp_path):
     assert read(tmp_path, 'name,tag\n张三,1\n', ['张三'], encoding=encoding) == [1]
