@@ -7,7 +7,7 @@ from contextlib import closing
 from utils import config as settings
 from utils import errors, files, log, machine, pool, records
 from utils.errors import UserError
-from utils.render import Renderer, encode_png, read_stamp, settings_of
+from utils.render import MANIFEST, Renderer, encode_png, read_stamp, settings_of
 
 
 def main():
@@ -21,7 +21,7 @@ def main():
                     'command': settings.command('process.py', arguments),
                     'train': list(source.train), 'val': list(source.val),
                     'not_drawn': {'train': [], 'val': []}, 'finished': False}
-        manifest_path = os.path.join(config.data.root, 'render.json')
+        manifest_path = os.path.join(config.data.root, MANIFEST)
         files.write_json(manifest_path, manifest)  # before drawing: what should be there
         problems = []
         for part, found in (('train', source.train), ('val', source.val)):

@@ -28,18 +28,24 @@ def set_weights(model, weights, path):
     model.set_state_dict(weights)
 
 
+def _tensors_of(average, optimizer):
+    """The Tensors that a training changes, by the names that state_arrays() gives them."""
+    parts = {'model': average.model.state_dict(), 'average': average.network.state_dict(),
+             'optimizer': optimizer.state_dict()}
+    return {f'{part}/{key}': value for part, state in parts.items()
+            for key, value in state.items() if hasattr(value, 'numpy')}
+
+
 def state_arrays(average, optimizer, scaler):
     """All that a run needs to go on, as {name: numpy array}; see set_state().
 
     average: Average; optimizer: paddle.optimizer.Optimizer; scaler: paddle.amp.GradScaler
     """
-    moments = {key: np.array(value.numpy()) for key, value in optimizer.state_dict().items()
-               if hasattr(value, 'numpy')}
-    parts = {'model': weights_of(average.model), 'average': weights_of(average.network),
-             'optimizer': moments,
-             'scaler': {key: np.array(value) for key, value in scaler.state_dict().items()}}
-    return {f'{part}/{key}': value for part, values in parts.items()
-            for key, value in values.items()}
+    arrays = {key: np.array(value.numpy())
+              for key, value in _tensors_of(average, optimizer).items()}
+    arrays.update({f'scaler/{key}': np.array(value)
+                   for key, value in scaler.state_dict().items()})
+    return arrays
 
 
 def set_state(average, optimizer, scaler, arrays, path):
@@ -102,34 +108,26 @@ class LastGood:
         self.optimizer = optimizer
         self.copies = None
 
-    def _tensors(self):
-        parts = (self.average.model.state_dict(), self.average.network.state_dict(),
-                 self.optimizer.state_dict())
-        return {(number, key): value for number, part in enumerate(parts)
-                for key, value in part.items() if hasattr(value, 'numpy')}
-
     def is_finite(self):
         """Whether all numbers are finite, in this process."""
         import paddle
-        tensors = self._tensors().values()
+        tensors = _tensors_of(self.average, self.optimizer).values()
         sums = [value.astype('float32').sum() for value in tensors]
         return bool(paddle.isfinite(paddle.stack([each.reshape([]) for each in sums])).all())
 
     def keep(self):
         """Take the state of now for the last good one."""
-        self.copies = {key: value.clone() for key, value in self._tensors().items()}
+        tensors = _tensors_of(self.average, self.optimizer)
+        self.copies = {key: value.clone() for key, value in tensors.items()}
 
     def take(self, arrays):
-        """Take the state that a run goes on from, as set_state() did, for the last good one."""
-        numbers = {'model': 0, 'average': 1, 'optimizer': 2}
-        names = {key: key.partition('/') for key in arrays}
-        self.copies = {(numbers[part], name): arrays[key] for key, (part, _, name) in names.items()
-                       if part in numbers}
+        """Take the arrays of set_state(), which a run goes on from, for the last good state."""
+        self.copies = arrays
 
     def put_back(self):
         """Give model and optimizer the last good state; False where there is none yet."""
         if self.copies is None:
             return False
-        for key, value in self._tensors().items():
+        for key, value in _tensors_of(self.average, self.optimizer).items():
             value.set_value(self.copies[key])
         return True

@@ -17,10 +17,9 @@ from utils import files, machine
 from utils.augment import augment
 from utils.errors import UserError
 from utils.records import PATIENTS
-from utils.render import decode_png, read_stamp
+from utils.render import MANIFEST, decode_png, read_stamp
 
 PREFETCH = 3  # batches that are read ahead
-MANIFEST = 'render.json'  # in data.root: how the pictures were drawn, and which there should be
 
 
 def list_pictures(root, part, drawn_with, how_to_draw):

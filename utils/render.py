@@ -18,6 +18,7 @@ from utils.records import LEADS, SAMPLES
 
 DPI = 100  # pixels per inch; any value draws the same, since all lengths below are pixels
 VERSION = 1  # of the drawing; raised when the same settings give other pixels
+MANIFEST = 'render.json'  # in data.root: how the pictures were drawn, and which there should be
 KEYWORD = 'ecg'  # of the PNG's text that says what a picture was drawn from
 RUN_LENGTHS = 3  # zlib's Z_RLE: no other is as fast, and for thin lines hardly one is smaller
 
