@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from models import build_model, device as devices
-from models.inference import CHECKED, fastest_network, predict_logits
+from models.inference import CHECKED, fastest_network, predict_logits, several_views
 from models.weights import set_weights
 from utils import checkpoint, errors, files, images, inputs, log, machine, metrics, tasks
 from utils import config as settings
 from utils.errors import UserError
-from utils.render import settings_of
+from utils.render import settings_of, shape_of
 
 SUSPICIOUS_FROM = 5  # records that all get the same answer
 ZIP_DATE = (2021, 11, 15, 0, 0, 0)  # fixed: the same answer gives the same bytes, known as ours
@@ -35,6 +35,9 @@ def main():
     networks, trained, kept = checkpoint.load_best(arguments.model or config.output)
     folder = checkpoint.find_best(arguments.model or config.output)
     task = tasks.TASKS[trained.task]
+    if task.number == 3:
+        raise UserError(f'{folder}: has learnt from made-up ECGs alone, expected a model of task 1 or '
+                        f'2; start from it: train.py -o model.pretrained={folder}')
     thresholds = read_thresholds(kept, config.predict.threshold, folder, task)
     models = [build_model(trained.model.name, len(task.class_names), trained.seed)
               for _ in networks]
@@ -155,7 +158,7 @@ def list_test_pictures(arguments, root, trained):
     names = images.list_pictures(root, 'val', drawn_with,
                                  settings.command('process.py', arguments, *redraw))
     paths = [os.path.join(root, 'val', f'{name}.png') for name in names]
-    return names, images.Pictures(paths, trained.render.size, cached=False), set()
+    return names, images.Pictures(paths, shape_of(trained.render), cached=False), set()
 
 
 def read_inputs(arguments, render, workers):
@@ -199,7 +202,8 @@ def predict(models, pictures, task, thresholds, device, config, workers):
                                          first)
         print('\n'.join(notes))
         with log.bar(len(pictures), 'predicting', 'records') as bar:
-            logits = predict_logits(network, pictures, size, workers, bar.update)
+            logits = predict_logits(several_views(network, config.predict.views), pictures, size,
+                                    workers, bar.update)
     except (RuntimeError, MemoryError, SystemError) as error:
         if not devices.is_out_of_memory(error):
             raise

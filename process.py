@@ -118,7 +118,7 @@ def draw(job):
 @functools.lru_cache(maxsize=1)
 def renderer_of(render):
     """The Renderer of this process."""
-    return Renderer(render.size, render.mv_per_lead, render.line_width)
+    return Renderer(render.size, render.mv_per_lead, render.line_width, render.beats)
 
 
 def copy_labels(reference, root):

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from models import build_model, device as devices, ranks, to_input
-from models.inference import plain_network, predict_logits
+from models.inference import plain_network, predict_logits, several_views
 from models.loss import compute_loss, weigh_classes
 from models.optimizer import learning_rate, make_optimizer
 from models.pretrained import load_pretrained
@@ -27,10 +27,11 @@ from utils import config as settings
 from utils.background import Background
 from utils.errors import Stopped, StopRequest, UserError
 from utils.log import Chrono, clock, open_log
-from utils.render import read_stamp, settings_of
+from utils.render import read_stamp, settings_of, shape_of
 
 MOST_BAD = 5  # times in a row that the state of before is put back, before training is given up
 EVALUATE_SECONDS = 20  # of training between two evaluations on a GPU, at least
+MOST_CURVES = 12  # classes whose ROC is drawn
 DRAW_SECONDS = 30  # between two drawings of the curves, at least
 COLUMNS = ('iteration', 'epoch', 'learning_rate', 'train_loss', 'eval_loss', 'accuracy', 'f1',
            'auc')
@@ -223,16 +224,16 @@ def load_data(config, arguments, fold):
         raise UserError(f'train.batch_size is {config.train.batch_size}, with {len(training)} '
                         f'training records and {world} process(es); expected at most as many as '
                         'records, and a multiple of the processes')
-    size, workers = config.render.size, machine.workers_of(config.data.workers)
-    cached = images.fits_in_memory(config.data.cache, len(names) * world, size)
-    augmentation = (config.augment, size / len(records.LEADS) / config.render.mv_per_lead,
+    shape, workers = shape_of(config.render), machine.workers_of(config.data.workers)
+    cached = images.fits_in_memory(config.data.cache, len(names) * world, shape)
+    augmentation = (config.augment, config.render.size / len(records.LEADS) / config.render.mv_per_lead,
                     config.seed)
     own = paths[validation[ranks.part_of(len(validation))]]
     checksums = [read_stamp(path)['record'] for path in paths]
     identity = zlib.crc32(repr((names, checksums)).encode() + targets.tobytes())
     return Data(
-        pictures=images.Pictures(paths[training], size, cached, augmentation),
-        targets=targets[training], val_pictures=images.Pictures(own, size, cached),
+        pictures=images.Pictures(paths[training], shape, cached, augmentation),
+        targets=targets[training], val_pictures=images.Pictures(own, shape, cached),
         val_targets=targets[validation], val_names=[names[index] for index in validation],
         epoch_iters=epoch_iters, workers=workers,
         fingerprint={**settings.that_matter(config), 'fold': fold,
@@ -304,9 +305,9 @@ def find_checkpoint(config, arguments, fingerprint):
     if state is None:
         return state, arrays, notes
     there = state['fingerprint']
-    changed = [f'{key} {there.get(key, settings.default_of(key))} there, {value} now'
+    changed = [f'{key} {there.get(key, settings.before(key))} there, {value} now'
                for key, value in fingerprint.items()
-               if there.get(key, settings.default_of(key)) != value
+               if there.get(key, settings.before(key)) != value
                and not (key == 'train.iters' and config.train.resume == 'extend')]
     if changed:
         raise UserError(f'{last} is of a run with other settings: {"; ".join(changed)}; set them '
@@ -442,8 +443,8 @@ def evaluate_and_keep(run, epoch):
     keep_finite(run)
     ranks.average_statistics(run.average.network)
     devices.release_freed_memory()
-    logits = predict_logits(plain_network(run.average.network), data.val_pictures,
-                            config.predict.batch_size, data.workers)
+    network = several_views(plain_network(run.average.network), config.predict.views)
+    logits = predict_logits(network, data.val_pictures, config.predict.batch_size, data.workers)
     devices.release_freed_memory()
     logits = ranks.gather(logits, len(data.val_targets))
     if not np.isfinite(logits).all():
@@ -491,8 +492,9 @@ def draw_validation(output, targets, margins, thresholds, task, title):
     path, probabilities = os.path.join(output, 'validation.png'), tasks.probabilities_of(margins)
     decisions = tasks.decide(probabilities, thresholds, task)
     if task.multi_label:
-        plots.draw_validation_classes(targets, probabilities, decisions, task.class_names, title,
-                                      path)
+        shown = slice(MOST_CURVES)
+        plots.draw_validation_classes(targets[:, shown], probabilities[:, shown],
+                                      decisions[:, shown], task.class_names[shown], title, path)
     else:
         plots.draw_validation(targets, probabilities, decisions, float(thresholds), title, path)
 

@@ -19,7 +19,7 @@ def draw_all(source, folder, size):
     Returns: list of paths
     """
     render = Render(size=size)
-    renderer = Renderer(render.size, render.mv_per_lead, render.line_width)
+    renderer = Renderer(render.size, render.mv_per_lead, render.line_width, render.beats)
     paths = []
     for path in mat_files(source):
         picture = renderer.draw(records.read_record(path)[0])

@@ -22,7 +22,7 @@ def compare(source, folder, size, runs):
     augmentation = (Augment(), size / 24, 0)
 
     def read(cached, workers):
-        pictures = images.Pictures(paths, size, cached, augmentation)
+        pictures = images.Pictures(paths, (size, size), cached, augmentation)
         batches = [(0, np.arange(BATCH)), (0, np.arange(BATCH, 2 * BATCH))]
         return lambda: sum(len(pixels) for _, _, pixels in
                            images.read_batches(pictures, batches, workers))
@@ -45,7 +45,7 @@ def hand_over(paths, size, batches=8):
 
     paths: list of str; size: int, pixels of their pictures
     """
-    pictures = images.Pictures(paths, size, cached=True)
+    pictures = images.Pictures(paths, (size, size), cached=True)
     order = [(0, np.arange(BATCH) % len(paths))] * (batches + images.PREFETCH + 1)
     reading, waited = images.read_batches(pictures, order, 1), []
     for _ in range(batches):

@@ -17,13 +17,20 @@ def build_model(name, num_classes, seed):
 
 
 def to_input(pixels):
-    """uint8 array (n, size, size) -> what the network takes, on the device; see normalise()."""
+    """uint8 array (n, height, size) -> what the network takes, on the device; see normalise()."""
     import paddle
     return normalise(paddle.to_tensor(pixels))
 
 
 def normalise(pixels):
-    """uint8 Tensor (n, size, size) -> float32 Tensor (n, 3, size, size), as ImageNet's were."""
-    pixels = pixels.astype('float32').unsqueeze(1)
-    pixels = pixels / 255.0 - IMAGENET_MEAN
-    return (pixels / IMAGENET_STD).expand([-1, 3, -1, -1])
+    """Pictures as channels: rhythm, average beats (where there are none: rhythm), rhythm.
+
+    pixels: uint8 Tensor (n, size, size), or (n, 2 * size, size) with the average beats below
+    Returns: float32 Tensor (n, 3, size, size), as ImageNet's were
+    """
+    import paddle
+    pixels = (pixels.astype('float32') / 255.0 - IMAGENET_MEAN) / IMAGENET_STD
+    size = pixels.shape[2]
+    pixels = pixels.reshape([-1, pixels.shape[1] // size, size, size])
+    rhythm, beats = pixels[:, :1], pixels[:, -1:]
+    return paddle.concat([rhythm, beats, rhythm], axis=1)

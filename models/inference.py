@@ -12,6 +12,7 @@ import numpy as np
 
 from models import normalise, to_input
 from utils import images, machine
+from utils.augment import shift_in_time
 from utils.tasks import log_odds, margins_of, probabilities_of
 
 CHECKED = 8  # pictures that both networks are asked about before the fast one is trusted
@@ -21,7 +22,7 @@ UNSURE = 0.5  # log-odds: what bf16 puts this near a threshold is asked again in
 
 
 def plain_network(model):
-    """A model as a function: uint8 array (n, size, size) -> logits, float32 array (n, classes).
+    """A model as a function: uint8 array (n, height, size) -> logits, float32 array (n, classes).
 
     It runs without gradients and with BatchNorm's running statistics.
     model: paddle.nn.Layer, put into evaluation mode
@@ -39,6 +40,15 @@ def plain_network(model):
 def mean_of(networks):
     """Several functions as plain_network() returns them as one, which gives their logits' mean."""
     return lambda pixels: np.mean([network(pixels) for network in networks], axis=0)
+
+
+def several_views(network, views):
+    """A network that looks at each ECG as if it had begun at `views` different moments.
+
+    network: function, as plain_network() returns it, and so is what is returned: the logits' mean
+    """
+    return lambda pixels: np.mean([network(shift_in_time(pixels, view / views))
+                                   for view in range(views)], axis=0)
 
 
 def predict_logits(network, pictures, batch_size, workers, on_batch=None):
@@ -63,7 +73,7 @@ def fastest_network(models, task, thresholds, device, precision, pixels):
 
     models: list of paddle.nn.Layer, whose mean is asked for; task: tasks.Task; thresholds: as
     tasks.decide() takes them
-    device: 'cpu' or 'gpu:N'; precision: 'fp32' or 'bf16'; pixels: uint8 array (n, size, size)
+    device: 'cpu' or 'gpu:N'; precision: 'fp32' or 'bf16'; pixels: uint8 array (n, height, size)
     Returns: (network, notes); network: function, as plain_network() returns it; notes: list of str,
         what runs, and why what was asked for does not
     """
@@ -77,7 +87,7 @@ def fastest_network(models, task, thresholds, device, precision, pixels):
         precision = 'fp32'
         notes.append('fp32: this CPU has no bf16 instructions (avx512_bf16 or amx_bf16)')
     try:
-        fast = mean_of([_make_fast(model, precision) for model in models])
+        fast = mean_of([_make_fast(model, precision, pixels.shape[1:]) for model in models])
         difference = _compare(fast(pixels), plain(pixels), task, TOLERANCE[precision])
     except Exception as error:  # Paddle's C++ side can raise anything; the plain network works
         why = str(error).strip().partition('\n')[0]
@@ -119,8 +129,11 @@ def _compare(logits, expected, task, tolerance):
     return difference
 
 
-def _make_fast(model, precision):
-    """`model`, with normalise() before it, as a program that Paddle Inference runs."""
+def _make_fast(model, precision, shape):
+    """`model`, with normalise() before it, as a program that Paddle Inference runs.
+
+    shape: (height, width) of the pictures
+    """
     import paddle
 
     class Network(paddle.nn.Layer):
@@ -133,7 +146,7 @@ def _make_fast(model, precision):
 
     network = Network()
     network.eval()
-    pixels = paddle.static.InputSpec([None, None, None], 'uint8', 'pixels')
+    pixels = paddle.static.InputSpec([None, *shape], 'uint8', 'pixels')
     with tempfile.TemporaryDirectory() as folder, _quiet():
         static = paddle.jit.to_static(network, input_spec=[pixels], full_graph=True)
         paddle.jit.save(static, os.path.join(folder, 'network'))

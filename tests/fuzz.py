@@ -212,7 +212,7 @@ def read_png(path, _):
     stamp = render.read_stamp(path)
     if stamp is not None:
         stamp.get('size')
-    render.decode_png(path, 64)
+    render.decode_png(path, (64, 64))
 
 
 def read_labels(path, _):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from conftest import make_signal
 
-from utils.augment import augment
+from utils.augment import augment, shift_in_time
 from utils.config import Augment
 from utils.render import Renderer
 
@@ -102,3 +102,39 @@ def test_any_size_and_the_seed_decides(size):
 def test_what_comes_in_from_outside_is_white():
     # A drop of 2 mV moves the uppermost lead down; there is nothing above it to copy.
     assert (change(np.zeros((SIZE, SIZE), np.uint8), 3, wander=2.0)[0] == 255).any()
+
+
+BOTH = Renderer(SIZE, 2.0, 1.0, beats=True).draw(make_signal(3))
+
+
+def test_average_beats_have_the_same_gain_and_missing_lead():
+    assert np.array_equal(change(BOTH, gain=0.2)[:SIZE], change(ECG, gain=0.2))
+    for seed in range(12):
+        changed = change(BOTH, seed, missing_lead=1.0)
+        lead, = np.flatnonzero((changed[:SIZE].reshape(12, -1) == 255).all(axis=1))
+        cells = changed[SIZE:].reshape(4, SIZE // 4, 3, SIZE // 3).transpose(0, 2, 1, 3)
+        blank, = np.flatnonzero((cells.reshape(12, -1) == 255).all(axis=1))
+        assert blank == lead
+    tall = np.flatnonzero((BOTH[SIZE:] < 128).any(axis=1)).max()
+    for seed in range(5):  # a larger gain reaches farther, by as much
+        more = np.random.default_rng(seed)
+        more.uniform(0, 1)
+        gain = 1 + more.uniform(-0.2, 0.2)
+        reached = np.flatnonzero((change(BOTH, seed, gain=0.2)[SIZE:] < 128).any(axis=1)).max()
+        zero = SIZE - SIZE / 8
+        assert reached - zero == pytest.approx((tall - zero) * gain, abs=3)
+
+
+def test_average_beats_stay_where_they_are_in_time():
+    assert np.array_equal(change(BOTH), BOTH)
+    for seed in range(5):
+        moved = change(BOTH, seed, time_shift=1.0)[SIZE:].astype(int)
+        reach = round(0.05 * 4 * SIZE / 10)
+        apart = [np.abs(np.roll(BOTH[SIZE:].astype(int), by, axis=1) - moved)[:, 20:-20].mean()
+                 for by in range(-20, 21)]
+        assert abs(np.argmin(apart) - 20) <= reach and min(apart) < max(apart) / 2
+    pictures = np.stack([BOTH, BOTH[::-1]])
+    shifted = shift_in_time(pictures, 0.25)
+    assert np.array_equal(shifted[:, SIZE:], pictures[:, SIZE:])
+    assert np.array_equal(shifted[:, :SIZE], np.roll(pictures[:, :SIZE], SIZE // 4, axis=2))
+    assert np.array_equal(shift_in_time(pictures[:, :SIZE], 0), pictures[:, :SIZE])

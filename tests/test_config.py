@@ -188,7 +188,15 @@ def test_what_may_change_when_a_run_goes_on():
     assert {'seed', 'render.size', 'train.learning_rate', 'augment.noise'} < set(matter)
     for key in ('device', 'output', 'data.workers', 'train.log_interval', 'predict.threshold'):
         assert key not in matter and settings.default_of(key) is not None
-    assert settings.default_of('of.tomorrow') is None
+    assert settings.before('of.tomorrow') is None
+
+
+def test_a_model_older_than_a_setting_has_what_was_done_then(tmp_path):
+    path = tmp_path / 'config.yml'
+    path.write_text('render: {size: 64}\n')
+    old, new = (settings.load(str(path), trained=trained) for trained in (True, False))
+    assert (old.render.beats, new.render.beats) == (False, True)
+    assert old.render.size == new.render.size == 64
 
 
 def test_a_printed_command_can_be_pasted(tmp_path, monkeypatch):

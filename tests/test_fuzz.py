@@ -52,7 +52,7 @@ def test_a_picture_that_would_unpack_to_gigabytes(tmp_path):
     path.write_bytes(b'\x89PNG\r\n\x1a\n' + struct.pack('>I', 13) + body
                      + struct.pack('>I', zlib.crc32(body)))
     with pytest.raises(UserError, match='big.png'):
-        render.decode_png(str(path), 64)
+        render.decode_png(str(path), (64, 64))
     assert render.read_stamp(str(path)) is None
 
 

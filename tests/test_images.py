@@ -128,8 +128,8 @@ def paths_of(root):
 def test_batches_come_in_order_whoever_reads(source, workers, cached):
     augmentation = (Augment(), SIZE / 24, 5)
     batches = [(epoch, np.random.default_rng(epoch).permutation(8)[:5]) for epoch in range(6)]
-    read = images.Pictures(paths_of(source), SIZE, cached, augmentation)
-    alone = images.Pictures(paths_of(source), SIZE, False, augmentation)
+    read = images.Pictures(paths_of(source), (SIZE, SIZE), cached, augmentation)
+    alone = images.Pictures(paths_of(source), (SIZE, SIZE), False, augmentation)
     found = list(images.read_batches(read, iter(batches), workers))
     assert [epoch for epoch, _, _ in found] == list(range(6))
     for (epoch, indices), (_, told, pixels) in zip(batches, found):
@@ -143,7 +143,7 @@ def test_batches_come_in_order_whoever_reads(source, workers, cached):
 def test_a_damaged_picture_is_named_and_no_reader_stays_behind(root):
     data = (root / 'train/r5.png').read_bytes()
     (root / 'train/r5.png').write_bytes(data[:len(data) // 2])
-    pictures = images.Pictures(paths_of(root), SIZE, False)
+    pictures = images.Pictures(paths_of(root), (SIZE, SIZE), False)
     with pytest.raises(UserError, match='r5.png: a damaged PNG'):
         list(images.read_batches(pictures, [(0, np.arange(8))], 2))
     assert not [each for each in threading.enumerate() if each.name.startswith('read')]
@@ -157,7 +157,7 @@ def test_epochs_have_orders_of_their_own():
 
 def test_what_fits_in_memory(monkeypatch):
     monkeypatch.setattr(images.machine, 'free_memory', lambda: 1000)
-    assert images.fits_in_memory('auto', 4, 11) and not images.fits_in_memory('auto', 5, 11)
-    assert images.fits_in_memory(True, 10**9, 640) and not images.fits_in_memory(False, 1, 8)
+    assert images.fits_in_memory('auto', 4, (11, 11)) and not images.fits_in_memory('auto', 5, (11, 11))
+    assert images.fits_in_memory(True, 10**9, (640, 640)) and not images.fits_in_memory(False, 1, (8, 8))
     monkeypatch.setattr(images.machine, 'free_memory', lambda: None)
-    assert not images.fits_in_memory('auto', 1, 8)
+    assert not images.fits_in_memory('auto', 1, (8, 8))

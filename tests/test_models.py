@@ -27,9 +27,13 @@ def test_learning_rate_falls_after_the_warm_up_down_to_the_end():
 
 
 def test_to_input_is_imagenets_normalisation():
-    found = to_input(np.array([[[0, 255]]], np.uint8)).numpy()
-    assert found.shape == (1, 3, 1, 2) and np.ptp(found, axis=1).max() == 0
+    picture = np.array([[[0, 255], [255, 255]]], np.uint8)
+    found = to_input(picture).numpy()
+    assert found.shape == (1, 3, 2, 2) and np.ptp(found, axis=1).max() == 0
     assert np.allclose(found[0, 0, 0], [(0 - 0.449) / 0.226, (1 - 0.449) / 0.226])
+    beats = to_input(np.array([[[7, 7], [7, 7]]], np.uint8)).numpy()
+    both = to_input(np.concatenate([picture, np.full((1, 2, 2), 7, np.uint8)], axis=1)).numpy()
+    assert np.array_equal(both, np.stack([found[:, 0], beats[:, 0], found[:, 0]], axis=1))
 
 
 def test_loss_by_hand():

@@ -172,7 +172,7 @@ def test_folds(shell, drawn, tmp_path):
 
     shell.succeed(command_after('next', finished))
     networks, _, _ = checkpoint.load_best(str(tmp_path / 'out'))
-    pixels, margins = np.stack([decode_png(f'{drawn}/val/{name}.png', 64) for name in NAMES]), []
+    pixels, margins = np.stack([decode_png(f'{drawn}/val/{name}.png', (64, 64)) for name in NAMES]), []
     for number, weights in enumerate(networks, 1):
         own, = checkpoint.load_best(str(tmp_path / 'out' / 'folds' / str(number)))[0]
         assert all(np.array_equal(own[key], weights[key]) for key in weights)

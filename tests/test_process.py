@@ -42,7 +42,7 @@ def manifest(root):
 
 
 def drawn_as(path, values):
-    return np.array_equal(decode_png(str(path), 64), Renderer(64, 2.0, 1.0).draw(values))
+    return np.array_equal(decode_png(str(path), (64, 64)), Renderer(64, 2.0, 1.0).draw(values))
 
 
 def a_cell(rows, columns):
@@ -133,7 +133,7 @@ def test_what_was_mended_is_noted(unreadable):
     assert drawn_as(f'{root}/val/turned.png', make_signal(5))
     assert f'note: {source}/val/offset.mat: the baseline of I, ' in result.stdout
     centred = make_signal(5) - np.median(make_signal(5), axis=1, keepdims=True)
-    drawn = decode_png(f'{root}/val/offset.png', 64).astype(int)
+    drawn = decode_png(f'{root}/val/offset.png', (64, 64)).astype(int)
     assert np.abs(drawn - Renderer(64, 2.0, 1.0).draw(centred)).mean() < 1  # of 255
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from conftest import make_signal
 
+from utils import demo
+from utils.beats import average_beat
 from utils.config import Render
 from utils.errors import UserError
 from utils.render import Renderer, decode_png, encode_png, read_stamp, settings_of
@@ -61,6 +63,21 @@ def test_the_same_pixels_as_a_fresh_figure(size, mv_per_lead, line_width):
     assert np.array_equal(kept[0], kept[2]) and not np.array_equal(kept[0], kept[1])
 
 
+def test_average_beats_stand_below_and_leave_the_rhythm_alone():
+    signal = demo.make_record(0, 1, ('normal',))[0]
+    signal[11] -= 3.0  # the lowest lead runs out of its picture, not into the other
+    picture = Renderer(240, 2.0, 1.0, beats=True).draw(signal)
+    assert np.array_equal(picture[:240], Renderer(240, 2.0, 1.0).draw(signal))
+    beat, scale = average_beat(signal)[0][:, :416], 4 * 240 / 12 / 2.0
+    figure = plt.figure(figsize=(2.4, 2.4), dpi=100)
+    for lead, values in enumerate(beat):
+        row, column = divmod(lead, 3)
+        figure.add_artist(Line2D(column * 80 + np.arange(416) * (4 * 240 / 5000),
+                                 240 - 60 * (row + 0.5) + values * scale, color='black',
+                                 linewidth=0.72, transform=IdentityTransform()))
+    assert np.array_equal(picture[240:], grey(figure))
+
+
 def test_what_anyone_would_plot():
     """Leads in order, 10 s wide, on one fixed mV scale; a tall wave runs into other bands."""
     signal = make_signal(1)
@@ -75,7 +92,7 @@ def test_one_channel_png(tmp_path):
     assert struct.unpack('>IIBB', data[16:26]) == (64, 64, 8, 0)  # width, height, 8 bits, grey
     (tmp_path / 'a.png').write_bytes(data)
     assert read_stamp(path) == STAMP
-    assert np.array_equal(decode_png(path, 64), PICTURE)
+    assert np.array_equal(decode_png(path, (64, 64)), PICTURE)
     assert np.array_equal(cv2.imread(path, cv2.IMREAD_UNCHANGED), PICTURE)
     assert data == encode_png(PICTURE, STAMP)
 
@@ -101,7 +118,7 @@ def test_damaged_png(spoil, tmp_path):
     path = str(tmp_path / 'a.png')
     (tmp_path / 'a.png').write_bytes(spoil(encode_png(PICTURE, STAMP)))
     with pytest.raises(UserError) as caught:
-        decode_png(path, 64)
+        decode_png(path, (64, 64))
     line, = caught.value.lines
     assert path in line and 'process.py' in line
 
@@ -118,6 +135,6 @@ def test_every_damage_of_a_png_is_noticed(tmp_path):
             spoilt[at:at + rng.integers(1, 512)] = b''
         (tmp_path / 'a.png').write_bytes(spoilt)
         try:
-            assert np.array_equal(decode_png(path, 64), PICTURE)
+            assert np.array_equal(decode_png(path, (64, 64)), PICTURE)
         except UserError:
             assert read_stamp(path) is None

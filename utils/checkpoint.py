@@ -158,7 +158,7 @@ def _read_best(folder, metrics):
         raise UserError(f'{folder}: {METRICS} is damaged or of an earlier version; train anew '
                         f'(from these weights: -o model.pretrained={folder}/{WEIGHTS}), or copy '
                         'the whole folder again') from None
-    config = settings.load(os.path.join(folder, 'config.yml'))
+    config = settings.load(os.path.join(folder, 'config.yml'), trained=True)
     # The weights come last: their checksums tell that all is of one model.
     networks = [read_weights(os.path.join(folder, os.path.basename(name)), str(expected))
                 for name, expected in sums.items()]

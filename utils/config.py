@@ -19,17 +19,21 @@ KINDS = {int: 'a whole number', float: 'a number', str: 'text', bool: 'true or f
          type(None): 'empty', dict: 'a section of keys', list: 'a list'}
 
 
-def matters(default, check):
+def matters(default, check, before=None):
     """A setting that decides what is learnt: a run that goes on must have it as it was.
 
-    check: (test, words) that a value must pass
+    check: (test, words) that a value must pass; before: its value for models and checkpoints that
+        are older than the setting, where that is not the default
     """
-    return dataclasses.field(default=default, metadata={'check': check, 'matters': True})
+    before = default if before is None else before
+    return dataclasses.field(default=default, metadata={'check': check, 'matters': True,
+                                                        'before': before})
 
 
 def free(default, check):
     """A setting that may change between a run and its going on; see matters()."""
-    return dataclasses.field(default=default, metadata={'check': check, 'matters': False})
+    return dataclasses.field(default=default, metadata={'check': check, 'matters': False,
+                                                        'before': default})
 
 
 def between(low, high):
@@ -84,6 +88,7 @@ class Render:
     size: int = matters(640, between(32, 4096))
     mv_per_lead: float = matters(2.0, between(0.1, 100))
     line_width: float = matters(1.0, between(0.1, 20))
+    beats: bool = matters(True, one_of(True, False), before=False)
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,7 @@ class Augment:
 @dataclass(frozen=True)
 class Predict:
     batch_size: int = free(32, at_least(1))
+    views: int = matters(5, between(1, 50), before=1)
     threshold: Union[str, float] = free('auto', auto_or(between(0, 1)))
     answer_format: str = free('list', one_of('list', 'onehot'))
     precision: str = free('fp32', one_of('fp32', 'bf16'))
@@ -135,7 +141,7 @@ class Predict:
 
 @dataclass(frozen=True)
 class Config:
-    task: int = matters(1, one_of(1, 2))
+    task: int = matters(1, one_of(1, 2, 3))
     seed: int = matters(2021, between(0, 2**31 - 1))
     device: str = free('auto', one_of('auto', 'gpu', 'cpu'))
     output: str = free('output', PATH)
@@ -196,15 +202,17 @@ def command(script, arguments, *changes, without=()):
     return ' '.join(shlex.quote(word) for word in words)
 
 
-def load(path, overrides=(), base=''):
+def load(path, overrides=(), base='', trained=False):
     """Read a YAML file of settings; keys it does not name keep their defaults.
 
     path: str; overrides: 'section.key=value' strings; base: str, the folder that relative paths
         count from, but for those in overrides, which count from the current one
+    trained: bool, the file is a model's: keys it does not name are younger than the model
     Returns: Config
     Raises: UserError that names the file, the key, what was found and what was expected
     """
-    values = {key: (item.default, path, base) for key, item in FIELDS.items()}
+    values = {key: (item.metadata['before'] if trained else item.default, path, base)
+              for key, item in FIELDS.items()}
     values.update({key: (value, path, base) for key, value in _read(path).items()})
     for override in overrides:
         key, equals, text = override.partition('=')
@@ -233,8 +241,13 @@ def that_matter(config):
 
 
 def default_of(key):
-    """The default of the setting 'section.key'; None where there is no such setting."""
-    return flatten(Config()).get(key)
+    """The default of the setting 'section.key'."""
+    return FIELDS[key].default
+
+
+def before(key):
+    """What the setting 'section.key' was before it could be set; None where there is no such one."""
+    return FIELDS[key].metadata['before'] if key in FIELDS else None
 
 
 def to_yaml(config):

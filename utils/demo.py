@@ -219,16 +219,8 @@ def make_record(seed, index, case):
     sinus, leads = sinus_beat(rng, case)
     onsets, rr, premature = rhythm(rng, case)
     ectopic = premature_beat(rng, sinus, case)
-    breath = 1 + rng.uniform(0, 0.06) * np.sin(2 * np.pi * rng.uniform(0.17, 0.28) * onsets)
-    stretch = np.cbrt(0.75 * rr.mean() + 0.25 * rr)  # of QT (Fridericia); it follows RR slowly
-    heart = fibrillation(rng) if 'AF' in case else np.zeros((8, SAMPLES))
-    for onset, early, scale, slow in zip(onsets, premature, breath, stretch):
-        beat = (ectopic if early else sinus).copy()
-        beat[T, :3] *= slow
-        centre, left, right = beat[:, :3].T[:, :, None]
-        away = TIME - onset - centre
-        bumps = np.exp(-0.5 * (away / np.where(away < 0, left, right)) ** 2)
-        heart += scale * beat[:, 3:].T @ bumps
+    heart = ventricles(rng, sinus, ectopic, onsets, rr, premature)
+    heart += fibrillation(rng) if 'AF' in case else 0
     inside = (onsets >= 0) & (onsets < SAMPLES / SAMPLING_RATE)
     truth = {'diagnoses': ' '.join(case), **leads,
              'heart_rate': round(60 / np.diff(onsets[inside]).mean(), 1),
@@ -239,6 +231,21 @@ def make_record(seed, index, case):
     return (all_leads(measured) / 1000).astype(np.float32), truth
 
 
+def ventricles(rng, sinus, ectopic, onsets, rr, premature):
+    """All beats of a record, a little larger and smaller with each breath: (8, 5000), mV."""
+    breath = 1 + rng.uniform(0, 0.06) * np.sin(2 * np.pi * rng.uniform(0.17, 0.28) * onsets)
+    stretch = np.cbrt(0.75 * rr.mean() + 0.25 * rr)  # of QT (Fridericia); it follows RR slowly
+    heart = np.zeros((8, SAMPLES))
+    for onset, early, scale, slow in zip(onsets, premature, breath, stretch):
+        beat = (ectopic if early else sinus).copy()
+        beat[T, :3] *= slow
+        centre, left, right = beat[:, :3].T[:, :, None]
+        away = TIME - onset - centre
+        bumps = np.exp(-0.5 * (away / np.where(away < 0, left, right)) ** 2)
+        heart += scale * beat[:, 3:].T @ bumps
+    return heart
+
+
 def draw_cases(rng, task, count):
     """What `count` records show: half are normal in task 1, a quarter in task 2."""
     abnormal = [case for case in ABNORMAL if task == 2 or not {'arrhythmia', 'other'} & set(case)]
@@ -247,10 +254,9 @@ def draw_cases(rng, task, count):
     return [cases[i] for i in rng.permutation(count)]
 
 
-def write_demo(out, task, records, seed):
-    """Write `records` >= 40 made-up ECGs of `task` 1 or 2 into the folder `out`, references last.
-    Raises UserError if `out` holds anything but this very demo."""
-    setting = {'task': task, 'records': records, 'seed': seed}
+def open_folder(out, setting):
+    """Make the folder `out` with both parts, for made-up ECGs that the dict `setting` decides.
+    Raises UserError if `out` holds anything but these very ones."""
     marker = os.path.join(out, 'demo.json')
     os.makedirs(out, exist_ok=True)
     foreign = [name for name in os.listdir(out) if not name.startswith('demo.json')]
@@ -260,6 +266,19 @@ def write_demo(out, task, records, seed):
     for folder in (out, *(os.path.join(out, part) for part in PARTS)):
         os.makedirs(folder, exist_ok=True)
         files.clear_partials(folder)
+
+
+def write_mat(path, signal):
+    """Write a record in the competition's format; signal: float32 array (12, 5000), mV."""
+    mat = io.BytesIO()
+    scipy.io.savemat(mat, {'ecgdata': signal}, do_compression=True)
+    files.write_bytes(path, MAT_HEADER + mat.getvalue()[len(MAT_HEADER):])
+
+
+def write_demo(out, task, records, seed):
+    """Write `records` >= 40 made-up ECGs of `task` 1 or 2 into the folder `out`, references last.
+    Raises UserError if `out` holds anything but this very demo."""
+    open_folder(out, {'task': task, 'records': records, 'seed': seed})
     train = round(0.8 * records)
     rng = np.random.default_rng((seed, 0))
     cases = draw_cases(rng, task, train) + draw_cases(rng, task, records - train)
@@ -269,9 +288,7 @@ def write_demo(out, task, records, seed):
             name = f'TRAIN{i + 1:04d}' if i < train else f'TEST{i - train + 1:04d}'
             path = os.path.join(out, PARTS[i >= train], f'{name}.mat')
             signal, truth = make_record(seed, i + 1, case)
-            mat = io.BytesIO()
-            scipy.io.savemat(mat, {'ecgdata': signal})
-            files.write_bytes(path, MAT_HEADER + mat.getvalue()[len(MAT_HEADER):])
+            write_mat(path, signal)
             labels = sorted(DIAGNOSES.index(diagnosis) + 1 for diagnosis in case)
             labels = [int(labels != [1])] if task == 1 else labels
             rows.append(','.join(map(str, [name, *labels])) + '\n')
@@ -287,7 +304,7 @@ def main():
     parser = argparse.ArgumentParser('python -m utils.demo', description=__doc__.splitlines()[0])
     parser.add_argument('out', metavar='OUT', help='folder: new, empty, or of the same demo')
     parser.add_argument('--task', type=int, choices=(1, 2), default=1, help='2: twelve diagnoses')
-    parser.add_argument('--records', type=int, default=200, help='a fifth is val; 0.24 MB each')
+    parser.add_argument('--records', type=int, default=200, help='a fifth is val; 0.1 MB each')
     parser.add_argument('--seed', type=int, default=0, help='another seed, other patients')
     args = parser.parse_args()
     if args.records < 40 or args.seed < 0:

@@ -136,13 +136,13 @@ def split(targets, sizes, groups, seed):
 class Pictures:
     """The pictures of some records, read from PNGs or from memory.
 
-    paths: list of str; size: int, pixels; cached: bool, keep each decoded picture; augmentation:
-        None or (config.Augment, pixels_per_mv, seed)
+    paths: list of str; shape: (height, width), pixels; cached: bool, keep each decoded picture
+    augmentation: None or (config.Augment, pixels_per_mv, seed)
     """
 
-    def __init__(self, paths, size, cached, augmentation=None):
+    def __init__(self, paths, shape, cached, augmentation=None):
         self.paths = paths
-        self.size = size
+        self.shape = shape
         self.augmentation = augmentation
         self.cache = [None] * len(paths) if cached else None
 
@@ -150,10 +150,10 @@ class Pictures:
         return len(self.paths)
 
     def read(self, index, epoch):
-        """One picture, uint8 array (size, size); augmented by seed, epoch and index alone."""
+        """One picture, uint8 array of self.shape; augmented by seed, epoch and index alone."""
         picture = self.cache[index] if self.cache else None
         if picture is None:
-            picture = decode_png(self.paths[index], self.size)
+            picture = decode_png(self.paths[index], self.shape)
             if self.cache:
                 self.cache[index] = picture
         if self.augmentation is None:
@@ -163,13 +163,13 @@ class Pictures:
         return augment(picture, rng, settings, pixels_per_mv)
 
 
-def fits_in_memory(cache, count, size):
-    """Whether to keep `count` decoded pictures of size x size: `cache`, or where that is 'auto',
-    if they take under half of the free memory."""
+def fits_in_memory(cache, count, shape):
+    """Whether to keep `count` decoded pictures of (height, width) `shape`: `cache`, or where that
+    is 'auto', if they take under half of the free memory."""
     if cache != 'auto':
         return cache
     free = machine.free_memory()
-    return free is not None and count * size * size < free / 2
+    return free is not None and count * shape[0] * shape[1] < free / 2
 
 
 def epoch_order(count, seed, epoch):
@@ -181,7 +181,7 @@ def read_batches(pictures, batches, workers):
     """Read batches on `workers` threads, a few ahead of the one that is used.
 
     pictures: Pictures; batches: iterable of (epoch, int array of indices); workers: int
-    Yields: (epoch, indices, uint8 array (len(indices), size, size)), in the order of `batches`
+    Yields: (epoch, indices, uint8 array (len(indices), height, width)), in the order of `batches`
     Raises: UserError that names the damaged picture
     """
     cv2.setNumThreads(1)  # the threads here are the parallelism; OpenCV's would get in their way
@@ -189,7 +189,7 @@ def read_batches(pictures, batches, workers):
     ahead = deque()
     try:
         for epoch, batch in batches:
-            pixels = np.empty((len(batch), pictures.size, pictures.size), np.uint8)
+            pixels = np.empty((len(batch), *pictures.shape), np.uint8)
             ahead.append((epoch, batch, pixels, [
                 pool.submit(_read_into, place, pictures, int(index), epoch)
                 for place, index in zip(pixels, batch)]))

@@ -18,7 +18,7 @@ from PIL import Image
 
 from utils import log, pool, records, tables
 from utils.errors import UserError, describe_os_error
-from utils.render import Renderer, encode_png
+from utils.render import Renderer, encode_png, shape_of
 from utils.signals import (SAMPLES, SAMPLING_RATE, SECONDS, NotAnECG, Raw, make_signal, naming,
                            raw_without_names)
 
@@ -30,18 +30,18 @@ NO_VALUE = -32768  # WFDB's, in 16 bits
 class DrawnPictures:
     """Pictures in memory, read as images.Pictures are; PNGs, which take a tenth of the room.
 
-    encoded: list of bytes; size: int, pixels
+    encoded: list of bytes; shape: (height, width), pixels
     """
 
-    def __init__(self, encoded, size):
+    def __init__(self, encoded, shape):
         self.encoded = encoded
-        self.size = size
+        self.shape = shape
 
     def __len__(self):
         return len(self.encoded)
 
     def read(self, index, _epoch):
-        """One picture, uint8 array (size, size)."""
+        """One picture, uint8 array (height, width)."""
         return np.array(Image.open(io.BytesIO(self.encoded[index])))
 
 
@@ -97,7 +97,7 @@ def draw_inputs(found, render, rate, unit, workers):
             results[name] = outcome
             bar.update()
     names = [name for name in found if results[name][0]]
-    return (names, DrawnPictures([results[name][0] for name in names], render.size),
+    return (names, DrawnPictures([results[name][0] for name in names], shape_of(render)),
             [note for name in names for note in results[name][1]],
             [(name, results[name][1]) for name in found if not results[name][0]])
 
@@ -116,7 +116,7 @@ def _draw(job):
 
 @functools.lru_cache(maxsize=1)
 def _renderer_of(render):
-    return Renderer(render.size, render.mv_per_lead, render.line_width)
+    return Renderer(render.size, render.mv_per_lead, render.line_width, render.beats)
 
 
 def read_input(path, rate, unit):

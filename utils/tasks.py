@@ -1,4 +1,4 @@
-"""What task 1 and task 2 are: class names, labels, probabilities, decisions, answers."""
+"""What the tasks are: class names, labels, probabilities, decisions, answers."""
 import csv
 import io
 from dataclasses import dataclass
@@ -6,15 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from utils import start
 from utils.errors import UserError
 
 MOST_PROBLEMS = 20  # that are told one by one
+MOST_WORDS = 12
 TAGS = {'0': 0, '1': 1, '0.0': 0, '1.0': 1, 'normal': 0, 'abnormal': 1, '正常': 0, '异常': 1}
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task of the competition.
+    """A task of the competition, or 3: what made-up ECGs teach, to start from.
 
     class_names: what the network's outputs stand for; multi_label: several classes at once
     (sigmoid), else one (softmax)
@@ -23,6 +25,11 @@ class Task:
     class_names: tuple
     multi_label: bool
 
+    @property
+    def normal_alone(self):
+        """Whether a record with the first label has no other."""
+        return self.class_names[0] == 'normal'
+
 
 TASKS = {
     1: Task(1, ('normal', 'abnormal'), False),
@@ -30,6 +37,7 @@ TASKS = {
                 'atrial fibrillation', 'ventricular premature beat', 'atrial premature beat',
                 'first-degree AV block', 'complete right bundle branch block', 'T-wave change',
                 'ST change', 'other'), True),
+    3: Task(3, start.LABELS, True),
 }
 
 
@@ -37,9 +45,10 @@ def read_reference(path, names, task):
     """Read the labels of records and check them against the records that are there.
 
     path: str, CSV; task 1: header name,tag with tags 0 or 1 (or normal, abnormal, 正常, 异常);
-        task 2: no header, name,label[,label...], labels 1-12, or name and twelve cells of 0 and 1
+        task 2: no header, name,label[,label...], labels 1-12, or name and twelve cells of 0 and 1;
+        task 3: as task 2, with its own labels
     names: iterable of str, the records that must have a label each; task: Task
-    Returns: targets for sorted(names): int64 array (n,), or float32 array (n, 12) of 0 and 1
+    Returns: targets for sorted(names): int64 array (n,), or float32 array (n, classes) of 0 and 1
     Raises: UserError with one line per problem: file, line number, what was found and expected
     """
     names = set(names)
@@ -62,7 +71,7 @@ def read_reference(path, names, task):
         some = ', '.join(missing[:5]) + (', ...' if len(missing) > 5 else '')
         problems.append(f'{path}: no label for {len(missing)} of {len(names)} records: {some}; '
                         'expected one line each')
-    other = 3 - task.number
+    other = 1 if task.multi_label else 2
     if problems and _fit(rows, TASKS[other]):
         raise UserError(f'{path}: these look like the labels of task {other}, expected those of '
                         f'task {task.number}; set task: {other}')
@@ -134,7 +143,7 @@ def _parse_labels(cells, task):
     wrong = [label for label in labels if label not in map(str, range(1, count + 1))]
     if wrong:
         raise ValueError(f'found the label {wrong[0]!r}, expected whole numbers from 1 to {count}')
-    if '1' in labels and set(labels) != {'1'}:
+    if task.normal_alone and '1' in labels and set(labels) != {'1'}:
         raise ValueError('found label 1 (normal) beside others; a normal record has no other')
     return [int(str(number) in labels) for number in range(1, count + 1)]
 
@@ -164,10 +173,11 @@ def decide(probabilities, thresholds, task):
     """Turn probabilities into an answer.
 
     probabilities: float array (n,) of "abnormal", or (n, 12); thresholds: float, or array (12,)
-    Returns: int64 array (n,) of 0 and 1, or (n, 12) where every row has a 1, "normal" alone
+    Returns: int64 array (n,) of 0 and 1, or (n, classes); in task 2 every row has a 1, and "normal"
+        stands alone
     """
     chosen = (probabilities >= thresholds).astype(np.int64)
-    if task.multi_label:
+    if task.multi_label and task.normal_alone:
         # In log-odds: a class with a low threshold could not be far below it otherwise, and
         # would always be the nearest.
         margin = log_odds(probabilities) - log_odds(thresholds)
@@ -182,14 +192,15 @@ def decide(probabilities, thresholds, task):
 
 def is_abnormal(target, task):
     """Whether one row of read_reference() stands for an ECG that is not normal."""
-    return not target[0] if task.multi_label else bool(target)
+    return bool(np.ravel(target)[0]) != (task.number == 2)
 
 
 def words_for(target, task):
     """The class names of one row of read_reference(), as one phrase."""
     if not task.multi_label:
         return task.class_names[target]
-    return ', '.join(name for name, present in zip(task.class_names, target) if present)
+    there = [name for name, present in zip(task.class_names, target) if present]
+    return ', '.join(there[:MOST_WORDS])
 
 
 def answer_text(names, decisions, task, form='list'):
