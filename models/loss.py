@@ -8,7 +8,8 @@ def weigh_classes(targets, kind, task):
     """How much a record of each class counts in the loss.
 
     targets: as tasks.read_reference(); kind: 'none' or 'balanced'
-    Returns: None, or float32 array (classes,); for task 2 how much a label that is present counts
+    Returns: None, or float32 array (classes,); for tasks 2 and 3 how much a label that is present
+        counts
     """
     if kind == 'none':
         return None
@@ -20,7 +21,7 @@ def weigh_classes(targets, kind, task):
 
 
 def compute_loss(logits, targets, class_weights, smoothing, task):
-    """Cross-entropy for task 1, binary cross-entropy over the classes for task 2.
+    """Cross-entropy for task 1, binary cross-entropy over the classes for tasks 2 and 3.
 
     logits: float32 Tensor (n, classes); targets: as tasks.read_reference(); class_weights: as
     weigh_classes(); smoothing: float, the part of the label that is spread over all classes
@@ -35,7 +36,8 @@ def compute_loss(logits, targets, class_weights, smoothing, task):
         weights = 1.0 if class_weights is None else paddle.to_tensor(class_weights)
         # Spelt out: Paddle 2.6 weighs soft labels otherwise than Paddle 3.
         present = weights * soft * F.log_sigmoid(logits)
-        return -(present + (1 - soft) * F.log_sigmoid(-logits)).mean()
+        losses = -(present + (1 - soft) * F.log_sigmoid(-logits))
+        return (losses * paddle.to_tensor(task.importance)).mean()
     soft = np.eye(classes, dtype=np.float32)[targets] * (1 - smoothing) + smoothing / classes
     weights = np.ones(len(targets)) if class_weights is None else class_weights[targets]
     soft *= (weights / weights.sum())[:, None]

@@ -26,6 +26,20 @@ class Task:
     multi_label: bool
 
     @property
+    def importance(self):
+        """How much each class counts in the loss: float32 array (classes,) with a mean of 1.
+
+        In task 3 the findings count as much as all the numbers, which are many more.
+        """
+        count = len(self.class_names)
+        importance = np.ones(count, np.float32)
+        if self.number == 3:
+            findings = len(start.FINDINGS)
+            importance[:findings] = count / 2 / findings
+            importance[findings:] = count / 2 / (count - findings)
+        return importance
+
+    @property
     def normal_alone(self):
         """Whether a record with the first label has no other."""
         return self.class_names[0] == 'normal'
