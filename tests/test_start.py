@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from conftest import SMALL, overrides, refused, run_script
 
-from utils import start
+from utils import checkpoint, start
 from utils.beats import MEASURES
 
 
@@ -47,8 +47,13 @@ def test_a_network_starts_from_it(tmp_path, drawn):
         assert done.returncode == 0, done.stderr
     refused(run_script('predict.py', *overrides(f'output={output}', f'data.root={pictures}')),
             'made-up', 'model.pretrained')
-    done = run_script('train.py', *overrides(
-        *SMALL, f'data.root={drawn}', f'output={tmp_path}/output', 'train.iters=2',
-        f'model.pretrained={output}/best_model'))
+    head = [*SMALL, f'data.root={drawn}', f'output={tmp_path}/output', 'train.iters=2',
+            'train.backbone_rate=0']
+    refused(run_script('train.py', *overrides(*head)), 'model.pretrained')
+    done = run_script('train.py', *overrides(*head, f'model.pretrained={output}/best_model'))
     assert done.returncode == 0, done.stderr
     assert 'new, random: fc.bias, fc.weight' in done.stdout
+    (before, _, _), (after, _, _) = (checkpoint.load_best(str(each))
+                                     for each in (output, tmp_path / 'output'))
+    changed = [key for key, value in after[0].items() if not np.array_equal(value, before[0][key])]
+    assert sorted(changed) == ['fc.bias', 'fc.weight']
