@@ -52,13 +52,12 @@ def test_a_full_disk_leaves_what_was_there(tmp_path):
     assert result.stderr == ''  # nor what NumPy says to a disk that is full
 
 
-@pytest.mark.parametrize('name', ['-1', '=x', 'NA', '001', 'a,b', 'say "hi"', '心电图'])
-def test_tables_keep_names_to_the_letter(name, tmp_path):
+def test_tables_keep_names_to_the_letter(tmp_path):
     path = str(tmp_path / 't.csv')
-    files.write_table(path, pd.DataFrame({'name': [name], 'tag': [1]}))
-    back = pd.read_csv(path, dtype=str, keep_default_na=False)
-    assert back.to_numpy().tolist() == [[name, '1']]
-    assert open(path, 'rb').read().count(b'\n') == 2
+    names = ['-1', '=x', 'NA', '001', 'a,b', 'say "hi"', '心电图']
+    files.write_table(path, pd.DataFrame({'name': names}))
+    assert pd.read_csv(path, dtype=str, keep_default_na=False)['name'].tolist() == names
+    assert open(path, 'rb').read().count(b'\n') == 1 + len(names)
 
 
 def make_folder(path, text):
