@@ -1,25 +1,21 @@
 """The three scripts in sequence, as a user runs them; every command they print is pasted."""
-import json
 import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import PROJECT, SMALL, overrides, refused, run_script
+from conftest import PROJECT, overrides, refused, run_script
 
 from utils import checkpoint, images
 from utils.config import Render, Train
 from utils.render import decode_png, settings_of
 from utils.tasks import probabilities_of
 
-REAL = os.path.join(os.path.dirname(PROJECT), 'shared', 'ecg-real')
 NAMES = [f'TEST{i + 1:04d}' for i in range(6)]
 SETTINGS = """
 device: cpu
@@ -124,77 +120,20 @@ def test_pictures_are_drawn_anew_as_it_says(shell, first_run):
     assert images.list_pictures(str(pictures), 'val', settings_of(Render(size=64)), '') == NAMES
 
 
-def test_from_another_folder(shell, competition, tmp_path):
-    """The settings beside the scripts count, and their paths from there."""
-    project = tmp_path / 'the project'
-    project.mkdir()
-    for name in ('process.py', 'train.py', 'predict.py'):
-        (project / name).symlink_to(os.path.join(PROJECT, name))
-    (project / 'config.yml').write_text(
-        SETTINGS.replace('~/out put', 'out').replace('~/', './').replace('2e1', '2'))
-    shutil.copytree(competition, project / 'my ECGs #1')
-    said = shell.succeed(f'python {shlex.quote(str(project))}/process.py')
-    assert f'settings: {project / "config.yml"}' in said
-    for _ in ('train.py', 'predict.py'):
-        said = shell.succeed(command_after('next', said))
-    assert os.listdir(shell.here) == ['my settings.yml']
-    assert {'out', 'pictures #2', 'answer.csv', 'answer.zip'} < set(os.listdir(project))
-    assert pd.read_csv(project / 'answer.csv')['name'].tolist() == NAMES
-
-
-@pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='sends the signals of Unix')
-def test_folds(shell, drawn, tmp_path):
-    """A stopped fold goes on, and the networks of all predict together."""
+def test_several_networks_predict_together(drawn, trained, tmp_path):
     from models import build_model
     from models.inference import plain_network
-    words = [sys.executable, os.path.join(PROJECT, 'train.py'), *overrides(
-        *SMALL, f'data.root={drawn}', f'output={tmp_path}/out', 'train.iters=6',
-        f'predict.answer={tmp_path}/answer.csv', 'train.folds=2', 'train.log_interval=1',
-        'train.eval_interval=6')]
-    running = subprocess.Popen(words, env=shell.env, text=True, stdout=subprocess.PIPE)
-    log = tmp_path / 'out' / 'folds' / '2' / 'train.log'
-    while not log.exists() or '[TRAIN]' not in log.read_text():
-        assert running.poll() is None
-        time.sleep(0.02)
-    running.send_signal(signal.SIGTERM)
-    stopped = running.communicate(timeout=60)[0]
-    assert running.returncode == 143
-    assert 'next: ' not in stopped and not (tmp_path / 'out' / 'best_model').exists()
-    first = contents(tmp_path / 'out' / 'folds' / '1' / 'best_model')
-    finished = shell.succeed(command_after('go on with', stopped))
-    assert 'going on after iteration' in finished
-    assert [line.split('iter: ')[1].split('/')[0] for line in log.read_text().splitlines()
-            if '[TRAIN]' in line] == [str(i + 1) for i in range(6)]
-    assert contents(tmp_path / 'out' / 'folds' / '1' / 'best_model') == first
-    table = pd.read_csv(tmp_path / 'out' / 'out_of_fold.csv')
-    labels = pd.read_csv(os.path.join(drawn, 'trainreference.csv'))
-    assert table.to_numpy()[:, :2].tolist() == labels.to_numpy().tolist()  # every record once
-
-    shell.succeed(command_after('next', finished))
-    networks, _, _ = checkpoint.load_best(str(tmp_path / 'out'))
-    pixels, margins = np.stack([decode_png(f'{drawn}/val/{name}.png', 64) for name in NAMES]), []
-    for number, weights in enumerate(networks, 1):
-        own, = checkpoint.load_best(str(tmp_path / 'out' / 'folds' / str(number)))[0]
-        assert all(np.array_equal(own[key], weights[key]) for key in weights)
-        model = build_model('resnet18', 2, 0)
-        model.set_state_dict(weights)
-        margins.append(np.diff(plain_network(model)(pixels))[:, 0])
-    found = pd.read_csv(tmp_path / 'out' / 'probabilities.csv')['abnormal']
-    assert len(networks) == 2 and not np.allclose(*margins, atol=1e-3)
+    from models.weights import weights_of
+    (weights,), config, kept = checkpoint.load_best(trained)
+    models = [build_model('resnet18', 2, seed) for seed in (0, 1)]
+    models[0].set_state_dict(weights)
+    checkpoint.save_best(str(tmp_path / 'two'), [weights_of(model) for model in models], config,
+                         kept, pd.DataFrame({'name': []}))
+    result = run_script('predict.py', '--model', tmp_path / 'two', *overrides(
+        f'data.root={drawn}', f'output={tmp_path}', f'predict.answer={tmp_path}/answer.csv'))
+    assert result.returncode == 0, result.stderr
+    pixels = np.stack([decode_png(f'{drawn}/val/{name}.png', 64) for name in NAMES])
+    margins = [np.diff(plain_network(model)(pixels))[:, 0] for model in models]
+    found = pd.read_csv(tmp_path / 'probabilities.csv')['abnormal']
+    assert not np.allclose(*margins, atol=1e-3)
     assert np.allclose(found, probabilities_of(np.mean(margins, axis=0)), atol=1e-4)
-
-
-@pytest.mark.skipif(not os.path.isdir(REAL), reason='the real ECGs are not on this machine')
-def test_real_ecgs(tmp_path):
-    settings = overrides(*SMALL, f'data.source={REAL}', f'data.root={tmp_path}/pictures',
-                         f'output={tmp_path}/output', f'predict.answer={tmp_path}/answer.csv',
-                         'train.iters=4', 'train.log_interval=2')
-    key = os.path.join(REAL, 'valreference.csv')
-    for line in (['process.py'], ['train.py'], ['predict.py', '--reference', key]):
-        result = run_script(*line, *settings)
-        assert result.returncode == 0 and 'Traceback' not in result.stderr, result.stderr
-    drawn = json.loads((tmp_path / 'pictures' / 'render.json').read_text())
-    assert drawn['finished'] and len(drawn['train'] + drawn['val']) == 353
-    names = sorted(pd.read_csv(key)['name'])
-    assert pd.read_csv(tmp_path / 'answer.csv')['name'].tolist() == names
-    assert f'scores on {len(names)} records' in result.stdout
