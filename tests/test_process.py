@@ -54,14 +54,13 @@ def a_cell(rows, columns):
 # file name without .mat: (what is in it: a variable's value, a dict of variables, or bytes; words)
 UNREADABLE = {
     'no_ecgdata': ({'val': make_signal(1), 'fs': 500}, ('no variable ecgdata', 'found fs, val')),
-    'shape': (np.ones((8, 5000)), ('has the shape (8, 5000)', 'expected (12, 5000)')),
-    'three_axes': (np.ones((12, 5000, 2)), ('has the shape (12, 5000, 2)',)),
+    'shape': (np.ones((8, 5000)), ('the shape (8, 5000)', 'expected 12 leads x samples')),
+    'three_axes': (np.ones((12, 5000, 2)), ('the shape (12, 5000, 2)',)),
     'turned_short': (np.ones((2500, 12)), ('2500 samples', 'expected 5000')),
     'cell': (a_cell(12, 2), ('not numeric (found cell)', 'expected real numbers')),
     'char': (np.array(['x' * 5000] * 12), ('not numeric (found char)', 'expected real numbers')),
     'struct': ({'ecgdata': {'signal': np.ones(3)}}, ('not numeric (found struct)',)),
     'complex': (make_signal(1) * 1j, ('not numeric (found complex',)),
-    'logical': (make_signal(1) > 0.5, ('not numeric (found logical)',)),
     'nan': (np.where(np.arange(5000) == 77, np.nan, make_signal(9)), ('lead I at sample 77',)),
     'microvolts': (make_signal(1) * 1000, ('is it uV', 'divide by 1000')),
     'truncated': (None, ('not a readable MAT file', 'truncated')),

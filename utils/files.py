@@ -107,29 +107,18 @@ def complete_name(folder):
 
 
 def clear_partials(folder):
-    """Remove what earlier runs that were killed left half written directly in `folder`.
+    """Remove what killed runs left half written directly in `folder`, which need not exist.
 
-    folder: str; need not exist. Partial files of a process that is alive are left alone.
+    A run that writes there now would find its partial file gone, and end with a line that says so.
     """
     for entry in os.scandir(folder) if os.path.isdir(folder) else ():
-        pid = entry.name[:-len(PARTIAL)].rpartition('.')[2]
-        if not entry.name.endswith(PARTIAL) or (pid.isdigit() and _is_alive(int(pid))):
+        if not entry.name.endswith(PARTIAL):
             continue
         if entry.is_dir(follow_symlinks=False):
             shutil.rmtree(entry.path, ignore_errors=True)
         else:
             with contextlib.suppress(OSError):
                 os.remove(entry.path)
-
-
-def _is_alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # somebody else's
-    return pid != os.getpid()  # ours is a number that a restarted container gave anew
 
 
 @contextlib.contextmanager

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from utils import archives, files
 from utils.errors import UserError
-from utils.signals import LEADS, SAMPLES, SAMPLING_RATE, NotAnECG, Raw, kind_of, make_signal, naming
+from utils.signals import (LEADS, SAMPLES, SAMPLING_RATE, NotAnECG, Raw, kind_of, make_signal,
+                           naming, raw_without_names)
 
 PARTS = archives.PARTS
 REFERENCE = archives.REFERENCE
@@ -66,15 +67,10 @@ def read_record(path):
 
 def raw_of_ecgdata(values, unit='mV'):
     """The Raw of a competition's array, of any length; 5000 samples are 10 s at 500 Hz."""
-    if values.ndim != 2 or len(LEADS) not in values.shape:
-        raise NotAnECG(f'ecgdata has the shape {values.shape}, expected (12, {SAMPLES}): 12 leads '
-                       f'x {SAMPLES} samples')
-    notes = []
-    if len(values) != len(LEADS):
-        values = values.T
-        notes = [f'ecgdata is {values.T.shape}; turned to {values.shape}']
-    rate = SAMPLING_RATE if values.shape[1] == SAMPLES else None
-    return Raw(values, list(LEADS), rate, [unit] * len(LEADS), notes)
+    raw = raw_without_names(values)
+    turned = f'ecgdata is {values.shape}; turned to {raw.values.shape}'
+    return Raw(raw.values, list(LEADS), SAMPLING_RATE if SAMPLES in values.shape else None,
+               [unit] * len(LEADS), [turned] if len(values) != len(LEADS) else [])
 
 
 def read_mat(path, *names):
@@ -95,9 +91,7 @@ def read_mat(path, *names):
             warnings.simplefilter('ignore')
             found = loadmat(path, variable_names=names, appendmat=False)
             there = {name: found[name] for name in names if name in found}
-            # loadmat gives logical arrays as uint8; whosmat, which unpacks all again, tells.
-            clear = there and all(getattr(each, 'dtype', '') != 'uint8' for each in there.values())
-            kinds = {} if clear else {name: kind for name, _, kind in whosmat(path, False)}
+            others = [] if there else [name for name, _, _ in whosmat(path, False)]
     except MemoryError:
         raise
     except Exception as error:  # scipy answers a damaged file with almost any exception
@@ -106,11 +100,11 @@ def read_mat(path, *names):
                        'again') from None
     if not there:
         raise NotAnECG(f'no variable {" or ".join(names)}; found '
-                       f'{", ".join(sorted(kinds))[:200] or "no variable"}')
+                       f'{", ".join(sorted(others))[:200] or "no variable"}')
     for name, values in there.items():
-        kind = 'logical' if kinds.get(name) == 'logical' else kind_of(values)
-        if kind:
-            raise NotAnECG(f'{name} is not numeric (found {kind}), expected real numbers')
+        if kind_of(values):
+            raise NotAnECG(f'{name} is not numeric (found {kind_of(values)}), expected real '
+                           'numbers')
     return there
 
 
