@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from functools import partial
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, PROJECT)
@@ -317,14 +318,6 @@ def stop_train(place, rng, _, signum=signal.SIGTERM, twice=False):
     return problem or run.left_behind() or whole(output) or finish(place, output)
 
 
-def interrupt_train(place, rng, number):
-    return stop_train(place, rng, number, signal.SIGINT)
-
-
-def stop_train_twice(place, rng, number):
-    return stop_train(place, rng, number, signal.SIGINT, twice=True)
-
-
 def stop_other(place, rng, number, script):
     """SIGTERM and Ctrl-C, by turns, to the script alone or its whole session."""
     signum = (signal.SIGINT, signal.SIGTERM)[number % 2]
@@ -341,35 +334,20 @@ def stop_other(place, rng, number, script):
                                  else predict_again(place, answer))
 
 
-def stop_process(place, rng, number):
-    return stop_other(place, rng, number, 'process.py')
-
-
-def stop_predict(place, rng, number):
-    return stop_other(place, rng, number, 'predict.py')
-
-
-def two_at_once(place, script, **folders):
+def two_at_once(place, _, __, script):
     """A second script on a folder while the first is at work: one of them gets it."""
+    training, shared = script == 'train.py', place.fresh('shared')
+    folders = {'output': shared} if training else {'root': shared}
     first = place.start(script, **folders)
     first.wait_until(lambda: 'mixed precision' in first.said or members_of(first.pid, True))
     second = place.run(script, **folders)
     refused = ['another run' in line for line in error_lines(second)] == [True]
     if first.end() or second.returncode not in (0, 2) or second.returncode == 2 and not refused:
         return f'{exit_code(first)}; {exit_code(second)}'
-    return None if refused else 'the second was not refused'
-
-
-def two_trainers(place, _, __):
-    output = place.fresh('shared')
-    return two_at_once(place, 'train.py', output=output) or \
-        compare(what_was_learnt(output), place.trained)
-
-
-def two_drawers(place, _, __):
-    root = place.fresh('shared')
-    return two_at_once(place, 'process.py', root=root) or \
-        compare(picture_bytes(root), place.pictures)
+    if not refused:
+        return 'the second was not refused'
+    return compare(what_was_learnt(shared), place.trained) if training else \
+        compare(picture_bytes(shared), place.pictures)
 
 
 def lose_worker(place, rng, _):
@@ -521,13 +499,13 @@ FAULTS = [
     ('kill -9 of process.py', kill_process, 10, False),
     ('kill -9 of predict.py', kill_predict, 10, False),
     ('SIGTERM to train.py', stop_train, 4, False),
-    ('Ctrl-C to train.py', interrupt_train, 3, False),
-    ('Ctrl-C twice to train.py', stop_train_twice, 4, False),
-    ('SIGTERM or Ctrl-C to process.py', stop_process, 8, False),
-    ('SIGTERM or Ctrl-C to predict.py', stop_predict, 6, False),
+    ('Ctrl-C to train.py', partial(stop_train, signum=signal.SIGINT), 3, False),
+    ('Ctrl-C twice to train.py', partial(stop_train, signum=signal.SIGINT, twice=True), 4, False),
+    ('SIGTERM or Ctrl-C to process.py', partial(stop_other, script='process.py'), 8, False),
+    ('SIGTERM or Ctrl-C to predict.py', partial(stop_other, script='predict.py'), 6, False),
     ('a drawing process killed by the system', lose_worker, 5, False),
-    ('two train.py on one output', two_trainers, 2, False),
-    ('two process.py on one data.root', two_drawers, 3, False),
+    ('two train.py on one output', partial(two_at_once, script='train.py'), 2, False),
+    ('two process.py on one data.root', partial(two_at_once, script='process.py'), 3, False),
     ('damaged picture while training', damage_picture, 4, False),
     ('newest checkpoint damaged', damage_checkpoint, 4, False),
     ('full disk: pictures', full_pictures, 4, True),
@@ -545,12 +523,13 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         place = Place(folder)
         for title, fault, times, takes_mount in FAULTS:
-            if asked and fault.__name__ not in asked:
+            name = getattr(fault, 'func', fault).__name__
+            if asked and name not in asked:
                 continue
             if takes_mount and not mounts:
                 table.append((title, 'not permitted here to mount', '', ''))
                 continue
-            times, rng = asked.get(fault.__name__) or times, random.Random(2021)
+            times, rng = asked.get(name) or times, random.Random(2021)
             began, bad = time.monotonic(), 0
             for number in range(times):
                 answer = fault(place, rng, number)

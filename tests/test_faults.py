@@ -2,6 +2,7 @@
 import os
 import random
 import shutil
+from functools import partial
 
 import pytest
 
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.skipif(
 
 CHOSEN = [  # which try of each: they differ
     (faults.kill_train, (9,)), (faults.kill_process, (0, 1)), (faults.kill_predict, (1,)),
-    (faults.stop_process, (0,)), (faults.damage_picture, (1,)),
+    (partial(faults.stop_other, script='process.py'), (0,)), (faults.damage_picture, (1,)),
     pytest.param(faults.full_save, (0,), marks=pytest.mark.skipif(
         not faults.own_mounts(), reason='not permitted here to mount'))]
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import PROJECT, overrides, refused, run_script
 
 from utils import checkpoint, images
-from utils.config import Render, Train
+from utils.config import Render
 from utils.render import decode_png, settings_of
 from utils.tasks import probabilities_of
 
@@ -89,17 +89,6 @@ def test_pasted_commands_do_what_they_say(shell, first_run):
     assert answer['name'].tolist() == NAMES and answer['tag'].tolist() == [0, 1] * 3
     assert 'iter: 20/20' in trained
     assert os.listdir(shell.here) == ['my settings.yml']  # nothing is left where the user is
-
-
-def test_a_finished_run_goes_on_for_longer(shell, first_run):
-    from models.optimizer import learning_rate
-    finished = shell.succeed(command_after('next', first_run[0]))
-    assert '[TRAIN]' not in finished and 'train.resume=never' in finished
-    assert command_after('next', finished) == command_after('next', first_run[1])
-    extended = shell.succeed(command_after('longer', finished))
-    rates = re.findall(r'iter: (\d+)/40.* lr: ([\d.]+),', extended)
-    schedule = Train(iters=40, warmup_iters=5)
-    assert rates == [(str(at), f'{learning_rate(at, schedule):.10f}') for at in (30, 40)]
 
 
 def test_pictures_are_drawn_anew_as_it_says(shell, first_run):

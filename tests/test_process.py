@@ -45,19 +45,13 @@ def drawn_as(path, values):
     return np.array_equal(decode_png(str(path), 64), Renderer(64, 2.0, 1.0).draw(values))
 
 
-def a_cell(rows, columns):
-    cell = np.empty((rows, columns), dtype=object)
-    cell[:] = 1.0
-    return cell
-
-
 # file name without .mat: (what is in it: a variable's value, a dict of variables, or bytes; words)
 UNREADABLE = {
     'no_ecgdata': ({'val': make_signal(1), 'fs': 500}, ('no variable ecgdata', 'found fs, val')),
     'shape': (np.ones((8, 5000)), ('the shape (8, 5000)', 'expected 12 leads x samples')),
     'three_axes': (np.ones((12, 5000, 2)), ('the shape (12, 5000, 2)',)),
     'turned_short': (np.ones((2500, 12)), ('2500 samples', 'expected 5000')),
-    'cell': (a_cell(12, 2), ('not numeric (found cell)', 'expected real numbers')),
+    'cell': (np.full((12, 2), 1.0, dtype=object), ('not numeric (found cell)', 'expected real numbers')),
     'char': (np.array(['x' * 5000] * 12), ('not numeric (found char)', 'expected real numbers')),
     'struct': ({'ecgdata': {'signal': np.ones(3)}}, ('not numeric (found struct)',)),
     'complex': (make_signal(1) * 1j, ('not numeric (found complex',)),

@@ -3,7 +3,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 
 import numpy as np
@@ -150,21 +149,6 @@ def test_second_run_makes_what_is_missing_or_cut_now_from_a_zip(mini, tmp_path):
     assert len(others) == 6 and not (tmp_path / 'evil').exists()
     done = run(packed, out, *options, 1)
     assert done.returncode == 2 and "'task': 2" in done.stderr and 'another OUT' in done.stderr
-
-
-def test_stopped_run_goes_on(whole, converted, tmp_path):
-    out = tmp_path / 'out'
-    arguments = (whole, str(out), '--task', '2', '--test-fold', '7')
-    process = subprocess.Popen([sys.executable, '-m', 'utils.ptbxl', *arguments], cwd=PROJECT,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not list(out.glob('*/*.mat')) and process.poll() is None:
-        time.sleep(0.005)
-    process.kill()
-    if process.wait(timeout=60) == 0:
-        pytest.skip('the run was over before the signal came')
-    assert not (out / 'trainreference.csv').exists()
-    assert run(*arguments).returncode == 0
-    assert content(out) == content(converted)
 
 
 def test_broken_records_are_named_and_the_rest_converted(mini, tmp_path):

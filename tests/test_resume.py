@@ -1,5 +1,7 @@
 """A resumed run is the undisturbed one, bit for bit; a run with other settings is refused."""
 import os
+import re
+import shlex
 import shutil
 import signal
 import sys
@@ -83,21 +85,22 @@ def train_here(drawn, monkeypatch):
     return run
 
 
-def test_a_finished_run_is_extended(train_here, outputs, tmp_path, capsys):
+def test_a_finished_run_is_extended_as_it_says(train_here, outputs, tmp_path, capsys, monkeypatch):
     output = str(shutil.copytree(outputs['whole'], tmp_path / 'output'))
-    before = checkpoint.load_last(os.path.join(output, 'last'))[1]
-    state, arrays, _ = train_here(output, 'train.iters=9', 'train.resume=extend')
+    _, before, _ = train_here(output)
+    said = capsys.readouterr().out
+    assert 'this run is finished (7 iterations)' in said and '[TRAIN]' not in said
+    longer = re.search('longer: python (.*); anew', said)[1]
+    monkeypatch.setattr('sys.argv', shlex.split(longer.replace('iters=14', 'iters=9')))
+    train.main()
     assert 'going on after iteration 7 of 9' in capsys.readouterr().out
+    state, arrays, _ = checkpoint.load_last(os.path.join(output, 'last'))
     assert state['iteration'] == 9 and state['fingerprint']['train.iters'] == 9
     assert not np.array_equal(arrays['model/fc.weight'], before['model/fc.weight'])
     # The learning rate is that of a run of 9 iterations: at the eighth it has not reached its end.
     rates = {row['iteration']: row['learning_rate'] for row in state['progress']['history']
              if row.get('learning_rate') is not None}
     assert rates[7] == 0 < rates[8] < 0.001 and rates[9] == 0 and len(rates) == 9
-    # From now on it is a run of 9, and that is finished.
-    train_here(output, 'train.iters=9')
-    said = capsys.readouterr().out
-    assert 'this run is finished (9 iterations)' in said and '[TRAIN]' not in said
 
 
 def test_a_fresh_start_forgets_the_old_run(train_here, outputs, tmp_path, capsys, monkeypatch):

@@ -156,17 +156,16 @@ REAL = os.path.join(os.path.dirname(PROJECT), 'shared', 'ecg-real')
 def test_real_ecgs_are_read_as_they_are():
     from scipy.io import loadmat
     noted = []
-    for path in sorted(glob.glob(os.path.join(REAL, '*', '*.mat'))):
+    for number, path in enumerate(sorted(glob.glob(os.path.join(REAL, '*', '*.mat')))):
         values = loadmat(path)['ecgdata']
         signal, notes = records.read_record(path)
         assert np.array_equal(signal, values.astype(np.float32)), path
         noted += notes
-        for factor in (20, 200, 1000):
-            try:
-                raw = Raw(values * factor, list(LEADS), 500, ['mV'] * 12, [])
-                assert any('another unit?' in note for note in make(path, raw)[1])
-            except UserError as error:
-                assert 'steps per mV' in str(error)
-        with pytest.raises(UserError, match='is it V'):
-            make(path, Raw(values / 1000, list(LEADS), 500, ['mV'] * 12, []))
+        if number % 7 == 0:
+            for factor in (20, 200, 1000):
+                try:
+                    assert any('another unit?' in note for note in read(values * factor)[1]), path
+                except UserError as error:
+                    assert 'steps per mV' in str(error)
+            assert 'is it V' in refusal(values / 1000)
     assert len(noted) == 1 and 'TRAIN0237.mat: up to 11.5 mV in lead V4' in noted[0]

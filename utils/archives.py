@@ -1,6 +1,5 @@
 """Unpack the competition's archive: its records and labels, and nothing else."""
 import contextlib
-import gzip
 import os
 import re
 import shutil
@@ -98,15 +97,12 @@ def _members(archive):
                 kind = stat.S_IFMT(info.external_attr >> 16)
                 yield name, kind in (0, stat.S_IFREG), info.file_size, lambda: opened.open(info)
         return
-    with open(archive, 'rb') as file:
-        zipped = file.read(2) == b'\x1f\x8b'
-    with (gzip.open(archive) if zipped else open(archive, 'rb')) as stream, \
-            tarfile.open(fileobj=stream, mode='r:', errors='surrogateescape',
-                         encoding='utf-8') as opened:
+    with tarfile.open(archive, encoding='utf-8', errors='surrogateescape') as opened:
         for info in opened:
             name = _decode(info.name.encode('utf-8', 'surrogateescape'))
             yield name, info.isreg(), info.size, lambda: opened.extractfile(info)
         # tarfile takes a damaged header for the end, which zeros mark; and gzip has a checksum.
+        stream = opened.fileobj
         if stream.tell() < opened.offset + tarfile.BLOCKSIZE or any(stream.read(2**24)):
             raise EOFError('it ends within')
 

@@ -127,7 +127,7 @@ def read_input(path, rate, unit):
     Returns: (signal, notes) as signals.make_signal()
     Raises: UserError that names the file, what was found and what was expected
     """
-    readers = {'.mat': _read_mat, '.hea': _read_wfdb, '.csv': _read_csv, '.npy': _read_npy,
+    readers = {'.mat': _read_mat, '.hea': _read_wfdb, '.csv': tables.read_csv, '.npy': _read_npy,
                '.xml': _read_xml}
     with naming(path):
         size = os.path.getsize(path)
@@ -175,11 +175,6 @@ def _may_be_ecg(path):
     if extension == '.xml':
         return b'restingecgdata' in head.replace(b'\0', b'')  # it may be UTF-16
     return extension != '.csv' or tables.may_be_ecg(head)
-
-
-def _read_csv(path, rate, _unit):
-    with open(path, 'rb') as file:
-        return tables.read_csv(file.read(), rate)
 
 
 def _read_mat(path, rate, unit):
