@@ -49,8 +49,8 @@ from utils import errors, pool
 from test_pool import wait
 
 def main():
-    for _ in pool.run_jobs(wait, [0.01, 60, 60], 2):
-        print('started', flush=True)
+    for _, is_safe in pool.run_jobs(wait, [0.01, 60, 60], 2):
+        print('started' if is_safe else 'Ctrl-C reaches it', flush=True)
 
 if __name__ == '__main__':
     errors.run(main)
@@ -58,7 +58,9 @@ if __name__ == '__main__':
 
 
 def wait(seconds):
+    """Wait; whether Ctrl-C, which a terminal sends to all processes, does not reach this one."""
     time.sleep(seconds)
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 @pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='looks for processes in /proc')
