@@ -36,11 +36,10 @@ def unpack(archive, root):
     if os.path.lexists(target) and not origin_of(target):
         raise UserError(f'{target}: in the way of unpacking {archive}, and not made by process.py; '
                         'rename it')
-    partial = files.partial_name(target)
     try:
-        count = _extract(archive, partial)
-        files.write_json(os.path.join(partial, ORIGIN), origin)
-        files.replace_folder(partial, target)
+        with files.replacing_folder(target) as partial:
+            count = _extract(archive, partial)
+            files.write_json(os.path.join(partial, ORIGIN), origin)
     except (UserError, MemoryError):
         raise
     except Exception as error:  # the libraries answer a damaged file with almost any exception
@@ -49,8 +48,6 @@ def unpack(archive, root):
             raise
         raise UserError(f'{archive}: damaged or not an archive ({error}); download it '
                         'again') from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return target, [f'unpacked {count} files of {archive} into {target}']
 
 
