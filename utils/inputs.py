@@ -262,7 +262,10 @@ def _link_plainly(path, plain, with_signals):
         if os.path.basename(file) != file or not os.path.isfile(source):  # only such, not any file
             raise NotAnECG(f'names the signal file {file!r}, expected one beside the header; copy '
                            'it there')
-        shutil.copyfile(source, target)  # a link is not permitted on every Windows
+        try:
+            os.symlink(source, target)  # a recording of a day is a gigabyte
+        except OSError:  # not permitted on every Windows
+            shutil.copyfile(source, target)
     with open(f'{plain}.hea', 'w', encoding='utf-8') as file:
         file.write(f'{os.path.basename(plain)} {lines[0][1]}\n')
         file.writelines(f'{os.path.basename(targets[name])} {rest}\n' for name, rest in lines[1:])
