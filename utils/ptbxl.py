@@ -7,7 +7,6 @@ class; "normal" gives way to others, a record without a class is "other". Likeli
 """
 import argparse
 import ast
-import hashlib
 import importlib.util
 import io
 import pathlib
@@ -243,8 +242,7 @@ def main():
     source = open_source(options.source)
     records, problems = read_records(source, task, options.test_fold)
     records = choose(records, min(options.limit or len(records), len(records)))
-    chosen = hashlib.sha256(records[['name', 'statements']].to_csv().encode()).hexdigest()
-    prepare(out, {'task': task, 'test_fold': options.test_fold, 'records_sha256': chosen})
+    prepare(out, {'task': task, 'test_fold': options.test_fold, 'limit': options.limit})
     broken = convert(source, records, out)
     records = records[~records['name'].isin(broken)]
     write_tables(source, records, out, task)
