@@ -190,10 +190,12 @@ def test_draws_only_what_is_not_up_to_date(tmp_path):
     kept = manifest(root)
     assert kept['line_width'] == 0.5
     labels = 'name,tag\nTRAIN0001,0\nTRAIN0002,1\nTRAIN0005,0\nTRAIN0006,1\n'
-    (source / 'trainreference.csv').write_text(labels)
+    (root / 'trainreference.csv').write_text(labels)
+    os.remove(source / 'trainreference.csv')
     command = kept['command'].replace('python', sys.executable, 1)
     again = subprocess.run(command, shell=True, text=True, capture_output=True, cwd=PROJECT)
-    assert '0 drawn, 6 up to date' in again.stdout, again.stderr
+    assert again.returncode == 0 and '0 drawn, 6 up to date' in again.stdout, again.stderr
+    assert 'the labels that are there already stay' in again.stdout
 
 
 @pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='sends the signals of Unix')
