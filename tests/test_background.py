@@ -5,14 +5,6 @@ import pytest
 from utils.background import MOST_WAITING, Background
 
 
-def test_work_is_done_in_order_and_before_the_block_ends():
-    done = []
-    with Background() as background:
-        for number in range(10):
-            background.submit(done.append, number)
-    assert done == list(range(10))
-
-
 def test_giving_work_waits_only_where_too_much_waits():
     release, given = threading.Event(), []
 
@@ -31,14 +23,7 @@ def test_giving_work_waits_only_where_too_much_waits():
         assert len(given) == MOST_WAITING + 1
 
 
-def test_an_error_is_raised_where_work_is_given():
-    with Background() as background:
-        background.submit(int, 'x')
-        with pytest.raises(ValueError):
-            background.wait()
-
-
-def test_what_waits_behind_an_error_is_not_done():
+def test_an_error_is_raised_and_what_waits_behind_it_is_not_done():
     release, done = threading.Event(), []
     with pytest.raises(ZeroDivisionError), Background() as background:
         background.submit(lambda: release.wait() and 1 / 0)
@@ -47,14 +32,10 @@ def test_what_waits_behind_an_error_is_not_done():
     assert done == []
 
 
-def test_an_error_is_raised_at_the_end_of_the_block():
-    with pytest.raises(ValueError), Background() as background:
-        background.submit(int, 'x')
-
-
-def test_an_error_of_the_block_goes_first_and_work_is_finished():
+def test_an_error_of_the_block_goes_first_and_work_is_finished_in_order():
     done = []
     with pytest.raises(KeyError), Background() as background:
         background.submit(done.append, 1)
+        background.submit(done.append, 2)
         raise KeyError
-    assert done == [1]
+    assert done == [1, 2]

@@ -5,7 +5,6 @@ import pickle
 import random
 import shutil
 import threading
-import zipfile
 
 import numpy as np
 import pandas as pd
@@ -41,13 +40,6 @@ def save(folder, value=0.0, count=1, epoch=3):
     checkpoint.save_best(str(folder), networks, Config(seed=7), {**METRICS, 'epoch': epoch}, TABLE)
 
 
-@pytest.mark.parametrize('protocol', [0, 2, 4])
-def test_weights_of_every_protocol(protocol, tmp_path):
-    path = tmp_path / 'w.pdparams'
-    path.write_bytes(pickle.dumps({**WEIGHTS, checkpoint.NAME_TABLE: {'a': 'b'}}, protocol))
-    assert same(checkpoint.read_weights(str(path)))
-
-
 def test_weights_as_paddle_writes_and_reads_them(tmp_path):
     import paddle
     layer = paddle.nn.Linear(3, 2)
@@ -57,10 +49,12 @@ def test_weights_as_paddle_writes_and_reads_them(tmp_path):
     save(tmp_path / 'best_model')
     back = paddle.load(str(tmp_path / 'best_model' / 'model.pdparams'))
     assert np.array_equal(np.asarray(back['fc.weight']), WEIGHTS['fc.weight'])
+    for protocol in (0, 2):  # of Paddles and Pythons long gone
+        (tmp_path / 'old').write_bytes(pickle.dumps(WEIGHTS, protocol))
+        assert same(checkpoint.read_weights(str(tmp_path / 'old')))
 
 
-@pytest.mark.parametrize('wrap', [lambda evil: evil, lambda evil: {'fc.weight': evil},
-                                  lambda evil: {**WEIGHTS, 'x': [evil]},
+@pytest.mark.parametrize('wrap', [lambda evil: {**WEIGHTS, 'x': [evil]},
                                   lambda evil: {'a': np.array([evil], dtype=object)}])
 def test_weights_that_would_run_code(wrap, tmp_path):
     marker, path = tmp_path / 'marker', tmp_path / 'w.pdparams'
@@ -71,8 +65,7 @@ def test_weights_that_would_run_code(wrap, tmp_path):
 
 
 @pytest.mark.parametrize('data, words', [
-    (b'', 'w.pdparams'), (b'<html>404', 'web page'), (b'PK\3\4', 'w.pdparams'),
-    (pickle.dumps(5), 'w.pdparams'), (pickle.dumps({'a': 'text'}), "'a' is str"),
+    (b'', 'w.pdparams'), (b'<html>404', 'web page'), (pickle.dumps(5), 'w.pdparams'),
     (pickle.dumps({'a': np.ones(2)}), 'float64, expected a float32'),
     (pickle.dumps({'a': np.array([np.nan], np.float32)}), 'NaN'),
     (pickle.dumps({'model': WEIGHTS}), 'is dict'), (pickle.dumps(WEIGHTS)[:-20], 'w.pdparams')])
@@ -149,9 +142,10 @@ def test_metrics_of_a_stranger_or_an_earlier_version(change, tmp_path):
         checkpoint.load_best(str(tmp_path))
 
 
-def test_no_model_is_one_line(tmp_path):
+def test_nothing_is_there(tmp_path):
     with pytest.raises(UserError, match='no trained model there'):
         checkpoint.load_best(str(tmp_path / 'output'))
+    assert checkpoint.load_last(str(tmp_path / 'last')) == (None, None, [])
 
 
 def keep(folder, iteration, alone=False):
@@ -210,14 +204,3 @@ def test_checkpoints_of_an_earlier_version(tmp_path):
     (tmp_path / 'iter_00000005.ckpt').write_bytes(b'ECG checkpoint 1\n')
     with pytest.raises(UserError, match='earlier version.*train.resume=never'):
         checkpoint.load_last(str(tmp_path))
-
-
-def test_no_checkpoint(tmp_path):
-    assert checkpoint.load_last(str(tmp_path / 'last')) == (None, None, [])
-
-
-def test_a_checkpoint_is_a_plain_npz(tmp_path):
-    keep(tmp_path, 5)
-    with np.load(tmp_path / 'iter_00000005.npz', allow_pickle=False) as file:
-        assert json.loads(file['state'].tobytes())['iteration'] == 5
-    assert zipfile.ZipFile(tmp_path / 'iter_00000005.npz').testzip() is None

@@ -1,5 +1,4 @@
 import argparse
-import ast
 import os
 import re
 import shlex
@@ -13,7 +12,6 @@ from utils import config as settings
 from utils.errors import UserError
 
 CONFIG = os.path.join(PROJECT, 'config.yml')
-SCRIPTS = ('process.py', 'train.py', 'predict.py')
 
 
 def load(*pairs, text=None, tmp_path=None, base=''):
@@ -47,42 +45,33 @@ def test_file_holds_the_defaults_and_explains_each():
 @pytest.mark.parametrize('pair, unknown, nearest', [
     ('train.iter=5', 'train.iter', 'train.iters'),
     ('TRAIN.Iters=5', 'TRAIN.Iters', 'train.iters'),
-    ('size=224', 'size', 'render.size'),
     ('render.sise=64', 'render.sise', 'render.size'),
     ('train=5', 'train', 'train.'),
 ])
 def test_unknown_key(pair, unknown, nearest):
     line = message(pair)
     assert f'unknown key {unknown};' in line and f' {nearest}' in line
+    assert 'section.key=value' in message('train.iters')  # without a value
 
 
 @pytest.mark.parametrize('pair, found, expected', [
     ('train.iters=many', "'many'", 'a whole number'),
     ('train.iters=1.5', '1.5', 'a whole number'),
-    ('train.iters=', "''", 'a whole number'),
-    ('train.learning_rate=fast', "'fast'", 'a number'),
     ('train.learning_rate=.nan', 'nan', 'a number'),
-    ('train.amp=maybe', "'maybe'", 'auto, true, false'),
     ('train.amp=1', '1', 'true or false'),
     ('render.size=[64]', '[64]', 'a whole number'),
     ('data.source=5', '5', 'text'),
     ('model.name=null', 'empty', 'text'),
     ('train.iters=0', '0', 'at least 1'),
-    ('train.learning_rate=0', '0', 'above 0'),
-    ('train.label_smoothing=1', '1.0', 'below 1'),
     ('train.eval_interval=0', '0', 'auto or at least 1'),
     ('render.size=8', '8', 'from 32 to 4096'),
     ('data.workers=some', "'some'", 'auto or from 1 to 256'),
     ('predict.threshold=nan', 'nan', 'auto or from 0 to 1'),
     ('predict.answer=answer.txt', 'answer.txt', '.csv'),
-    ('device=tpu', 'tpu', 'auto, gpu, cpu'),
     ('task=true', 'True', '1, 2'),
     ('seed=2147483648', '2147483648', 'to 2147483647'),
     ('output=', "''", 'a path'),
-    ('data.root= ', "''", 'a path'),
-    ('data.source=""', "''", 'a path'),
     ('output="a\\0b"', 'a', 'a path'),
-    ('predict.answer="a\\0.csv"', 'a', '.csv'),
 ])
 def test_impossible_value(pair, found, expected):
     line = message(pair)
@@ -106,17 +95,6 @@ def test_override_is_what_it_looks_like(pair, value):
     assert found == value and type(found) is type(value)
 
 
-def test_last_override_counts_and_is_told():
-    config = load('train.iters=500', 'train.amp=true', 'data.source=null', 'train.iters=600')
-    line = settings.describe(config)
-    assert line.endswith(': train.iters=600, train.amp=True')
-
-
-@pytest.mark.parametrize('pair', ['train.iters', ''])
-def test_override_without_a_value(pair):
-    assert 'section.key=value' in message(pair)
-
-
 def test_round_trip_to_the_letter(tmp_path):
     rng = np.random.default_rng(0)
     letters = list('ab 1.0:#-"\'\\[]{}&*!|>%@`~=,\n\t数据é') + ['null', 'true', '1e5', '\x1b']
@@ -137,23 +115,14 @@ def test_keys_that_a_file_leaves_out_keep_their_defaults(tmp_path):
 
 @pytest.mark.parametrize('text, words', [
     ('train:\n  iters: 5\n  iters: 6\n', ('my.yml, line 3', 'iters')),
-    ('seed: 1\ntrain:\n  iters: 5\nseed: 2\n', ('my.yml, line 4', 'seed')),
-    ('train:\n  iters: [5\n', ('my.yml, line', 'YAML')),
     ('train:\n\titers: 5\n', ('my.yml, line 2', 'YAML')),
     ('- 1\n- 2\n', ('my.yml', 'a list')),
-    ('just words\n', ('my.yml', 'just words')),
     ('train: 5\n', ('my.yml', 'train', '5')),
     ('seed: [1]\n', ('my.yml: seed', 'a list')),
-    ('seed: !!python/object/apply:os.system [ls]\n', ('my.yml', 'YAML')),
-    ('&a [1]: *a\n', ('my.yml',)),
-    ('a: ' + '[' * 3000, ('my.yml', 'YAML')),
     ('seed: 2021-13-77\n', ('my.yml',)),
-    ('trian:\n  iters: 5\n', ('my.yml', 'trian', 'train')),
-    ('训练: 5\n', ('my.yml', '训练')),
     ('1: 2\n', ('my.yml', '1')),
     ('output: "\\ud800"\n', ('my.yml', 'output', 'a path')),
     ('# \u4e2d\u6587\n'.encode('gbk'), ('my.yml', 'UTF-8')),
-    (b'seed: \x00\n', ('my.yml',)),
 ])
 def test_files_that_are_not_settings(text, words, tmp_path):
     line = message(text=text, tmp_path=tmp_path)
@@ -212,21 +181,11 @@ def test_a_printed_command_can_be_pasted(tmp_path, monkeypatch):
     again = settings.parse_arguments('')[1]
     expected = {**settings.flatten(config), 'train.iters': 50, 'train.resume': 'auto'}
     assert settings.flatten(again) == expected and config.seed == 2
+    assert settings.describe(load('train.iters=600', 'data.source=null')).endswith(
+        ': train.iters=600')
     nothing = argparse.Namespace(config=None, override=[])
     assert shlex.split(settings.command('predict.py', nothing)) == ['python', 'predict.py']
 
 
-@pytest.mark.parametrize('script', ['process.py', 'predict.py'])
-def test_scripts_refuse_wrong_settings(script):
-    assert len(refused(run_script(script, *overrides('render.sise=64')), 'render.size')) == 1
-
-
-@pytest.mark.parametrize('script', SCRIPTS)
-def test_help(script):
-    result = run_script(script, '--help')
-    assert result.returncode == 0, result.stderr
-    for word in ('--config', '--override', 'config.yml'):
-        assert word in result.stdout
-    with open(os.path.join(PROJECT, script), encoding='utf-8') as file:
-        summary = ast.get_docstring(ast.parse(file.read())).split('\n')[0]
-    assert summary in result.stdout
+def test_a_script_refuses_wrong_settings():
+    assert len(refused(run_script('process.py', *overrides('render.sise=64')), 'render.size')) == 1

@@ -17,12 +17,12 @@ from utils.errors import UserError
 
 def test_fuzz():
     # A process of its own: what crashes or hangs there does not end the tests.
-    done = subprocess.run([sys.executable, '-m', 'tests.fuzz', '900', '7'], cwd=PROJECT, text=True,
+    done = subprocess.run([sys.executable, '-m', 'tests.fuzz', '450', '7'], cwd=PROJECT, text=True,
                           capture_output=True, timeout=300)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert '900 inputs, 0 findings' in done.stdout
+    assert '450 inputs, 0 findings' in done.stdout
     taken = dict(re.findall(r'(\d+) (\w+) taken', done.stdout))
-    assert sum(map(int, taken)) > 30  # the changes are not all too coarse
+    assert sum(map(int, taken)) > 15  # the changes are not all too coarse
 
 
 class Program:

@@ -35,20 +35,16 @@ def test_the_fast_network_answers_as_the_plain_ones_mean(models, count, tmp_path
     assert np.ptp(plain) > 0
 
 
-def test_where_it_cannot_be_made_the_plain_network_predicts(models, monkeypatch):
-    def fail(*_):
-        raise RuntimeError('(External) no such kernel\nC++ stack')
-    monkeypatch.setattr(inference, '_load', fail)
-    network, notes = choose(models[:1])
-    assert 'plain network' in notes[-1] and 'no such kernel' in notes[-1]
-    assert np.array_equal(network(PIXELS), inference.plain_network(models[0])(PIXELS))
-
-
-def test_a_fast_network_that_answers_otherwise_is_not_used(models, monkeypatch):
-    monkeypatch.setattr(inference, '_load', lambda *_: inference.plain_network(models[1]))
+@pytest.mark.parametrize('fast, why', [('fails', 'no such kernel'), ('answers otherwise', '')])
+def test_where_it_is_of_no_use_the_plain_network_predicts(fast, why, models, monkeypatch):
+    def load(*_):
+        if fast == 'fails':
+            raise RuntimeError('(External) no such kernel\nC++ stack')
+        return inference.plain_network(models[1])
+    monkeypatch.setattr(inference, '_load', load)
     models[1].fc.bias.set_value(np.array([0.0, 1.0], np.float32))
     network, notes = choose(models[:1])
-    assert 'plain network' in notes[-1]
+    assert 'plain network' in notes[-1] and why in notes[-1]
     assert np.array_equal(network(PIXELS), inference.plain_network(models[0])(PIXELS))
 
 

@@ -105,42 +105,28 @@ SECONDS = np.arange(5000) / 500
 CSVS = {
     'index and numbered columns': (with_head(',' + ','.join(map(str, range(12))),
                                              table=np.c_[np.arange(5000), UV.T]), 500, 'uV'),
-    'numbered columns': (with_head(','.join(map(str, range(1, 13)))), 500, 'uV'),
     'index and names': (with_head(f',{NAMES}', table=np.c_[np.arange(5000), UV.T]), 500, 'uV'),
-    'units in brackets': (with_head(','.join(f'{lead} [uV]' for lead in LEADS)), 500, None),
     'units in parentheses': (with_head(','.join(f'{lead} (mV)' for lead in LEADS), table=ECG.T,
                                        form='%.3f'), 500, None),
     'greek mu': (with_head(','.join(f'{lead} [\u00b5V]' for lead in LEADS)), 500, None),
-    'row of units': (with_head(f'time,{NAMES}', 's' + ',uV' * 12,
-                               table=np.c_[SECONDS, UV.T], form='%g'), None, None),
     'quoted row of units': (with_head("'Elapsed time','" + NAMES.replace(',', "','") + "'",
                                       "'seconds'" + ",'uV'" * 12, table=np.c_[SECONDS, UV.T],
                                       form='%g'), None, None),
     'comments': ('# exported\n# by a cart\n\n' + with_head(NAMES), 500, 'uV'),
     'spaces': (with_head(NAMES.replace(',', ' '), delimiter='  '), 500, 'uV'),
     'spaces alone': (with_head(delimiter=' ', table=ECG.T, form='%.3f'), 500, 'mV'),
-    'spaces after commas': (with_head(NAMES.replace(',', ', '), delimiter=', '), 500, 'uV'),
-    'names of IEEE 11073': (with_head(','.join(f'MDC_ECG_LEAD_{lead.upper()}' for lead in LEADS)),
-                            500, 'uV'),
-    'seconds': (with_head(f'time,{NAMES}', table=np.c_[SECONDS, UV.T], form='%g'), None, 'uV'),
     'milliseconds': (with_head(f't [ms],{NAMES}', table=np.c_[1000 * SECONDS, UV.T]), None, 'uV'),
     'milliseconds without a unit': (with_head(f'Time;{NAMES}'.replace(',', ';'), delimiter=';',
                                               table=np.c_[1000 * SECONDS, UV.T]), None, 'uV'),
     'rounded seconds': (with_head(f'time (s),{NAMES}', table=np.c_[SECONDS.round(2) + 1e6, UV.T],
                                   form='%.3f'), 500, 'uV'),
     'times alone in front': (with_head(table=np.c_[SECONDS, UV.T], form='%g'), None, 'uV'),
-    'the same rate twice': (with_head(f'time,{NAMES}', table=np.c_[SECONDS, UV.T], form='%g'),
-                            500, 'uV'),
     'delimiter at the end': (with_head(NAMES).replace('\n', ',\n'), 500, 'uV'),
     'a lead a line': ('\n'.join(a_line(i) for i in OTHER_ORDER), 500, 'uV'),
     'a lead a line, numbered': ('\n'.join([','.join(['lead', *map(str, range(5000))]),
                                            *map(a_line, range(12))]), 500, 'uV'),
-    'decimal commas': (with_head(NAMES.replace(',', ';'), table=ECG.T, form='%.3f', delimiter=';')
-                       .replace('.', ','), 500, 'mV'),
     'decimal commas and tabs': (with_head(table=ECG.T, form='%.3f', delimiter='\t')
                                 .replace('.', ','), 500, 'mV'),
-    'decimal commas and spaces': (with_head(table=ECG.T, form='%.3f', delimiter=' ')
-                                  .replace('.', ','), 500, 'mV'),
     'a patient': (with_head(f'{NAMES},who', table=np.c_[UV.T.astype(str), ['A'] * 5000],
                             form='%s'), 500, 'uV'),
     'clock': (with_head(f'time,{NAMES}', table=np.c_[['12:00:00'] * 5000, UV.T.astype(str)],
@@ -160,28 +146,10 @@ def test_csv_as_people_have_it(kind, tmp_path):
     assert list(found) == ['a'] and not skipped and not problems
 
 
-def test_eight_leads_in_a_csv(tmp_path):
-    eight = [0, 1, *range(6, 12)]
-    (tmp_path / 'a.csv').write_text(with_head(','.join(LEADS[i] for i in eight), table=UV[eight].T))
-    signal, notes = inputs.read_input(str(tmp_path / 'a.csv'), 500, 'uV')
-    assert np.abs(signal - ECG).max() < 0.0011 and 'III, aVR, aVL, aVF not there' in notes[0]
-
-
-def with_nan():
-    broken = ECG.copy()
-    broken[1, 42] = np.nan
-    return broken
-
-
 def an_empty_cell(path):
     lines = with_head(NAMES).splitlines()
     lines[43] = lines[43].replace(f',{UV[1, 42]},', ',,', 1)
     path.write_text('\n'.join(lines))
-
-
-def huge(path):
-    np.save(path, ECG)
-    path.write_bytes(path.read_bytes().replace(b'(12, 5000), }      ', b'(12, 500000000000),}', 1))
 
 
 class Evil:
@@ -193,44 +161,26 @@ IN_MV, IN_UV, NONE = (500, 'mV'), (500, 'uV'), (None, None)  # what is given for
 
 
 @pytest.mark.parametrize('name, write, options, words', [
-    ('a.npy', lambda p: np.save(p, ECG), (None, 'mV'), 'its sampling rate; give --'),
     ('a.npy', lambda p: np.save(p, ECG), NONE, 'rate or its unit; give --samp'),
-    ('a.npy', lambda p: np.save(p, ECG), IN_UV, 'is it mV'),
-    ('a.npy', lambda p: np.save(p, UV), IN_MV, 'is it uV, .* give --unit uV'),
-    ('a.npy', lambda p: np.save(p, ECG[:11]), IN_MV, r'the shape \(11, 5000\)'),
-    ('a.npy', lambda p: np.save(p, ECG[None]), IN_MV, 'the shape'),
-    ('a.npy', lambda p: np.save(p, with_nan()), IN_MV, '1 values .* lead II at sample 42'),
     ('a.npy', lambda p: p.write_bytes(b''), IN_MV, '0 bytes'),
-    ('a.npy', lambda p: p.write_bytes(b'PK\x03\x04' + bytes(99)), IN_MV, 'not a readable NPY file'),
     ('a.npy', lambda p: np.savez(open(p, 'wb'), ECG), IN_MV, 'not a readable NPY .* archive'),
     ('a.npy', lambda p: np.save(p, np.array([Evil()], object)), IN_MV, 'not a readable NPY'),
-    ('a.npy', huge, IN_MV, 'not a readable NPY'),
     ('a.csv', lambda p: open(p, 'wb').truncate(2**26 + 1), IN_UV, 'at most 64 MiB'),
     ('a.csv', an_empty_cell, IN_UV, 'missing .NaN, an empty cell.* lead II at sample 42'),
-    ('a.csv', lambda p: write_table(p, UV[:11].T), IN_UV, 'the shape'),
     ('a.csv', lambda p: p.write_text(with_head(f'{NAMES},x')), IN_UV, '12 columns of .* 13 names'),
     ('a.csv', lambda p: p.write_text('3,2,1\n4,five,6\n'), IN_UV, "'five' in row 2 of the numbers"),
     ('a.csv', lambda p: p.write_text(with_head(NAMES, NAMES.lower())), IN_UV, "'i' in row 1 of"),
-    ('a.csv', lambda p: p.write_text('I,II\n'), IN_UV, 'not a table of numbers'),
     ('a.csv', lambda p: p.write_text('\n\n'), IN_UV, 'no rows'),
-    ('a.csv', lambda p: p.write_text('5,2\n1,2,3\n'), IN_UV, 'Expected 2 fields'),
-    ('a.csv', lambda p: p.write_bytes(np.random.default_rng(0).bytes(3000)), IN_UV, 'a.csv: '),
-    ('a.csv', lambda p: p.write_text(CSVS['seconds'][0]), (250, 'uV'), 'its times say 500 Hz'),
-    ('a.mat', lambda p: savemat(p, {'ecg': ECG}), NONE, 'no variable ecgdata or val; found ecg'),
+    ('a.csv', lambda p: p.write_text(CSVS['times alone in front'][0]), (250, 'uV'),
+     'its times say 500 Hz'),
     ('a.mat', lambda p: savemat(p, {'val': UV}), NONE, 'no a.hea beside it'),
-    ('a.mat', lambda p: savemat(p, {'ecgdata': 'text'}), NONE, 'not numeric .found char'),
     ('a.mat', lambda p: savemat(p, {'ecgdata': ECG[:, ::2]}), NONE, 'says its sampling rate'),
     ('a.mat', lambda p: savemat(p, {'ecgdata': ECG}), (250, None), '10 s at 500 Hz, as in'),
-    ('a.mat', lambda p: p.write_bytes(b'MATLAB 7.3 MAT-file' + bytes(999)), NONE, 'version 7.3'),
-    ('a.mat', lambda p: p.write_bytes(bytes(40)), NONE, 'not a readable MAT file'),
     ('a.hea', lambda p: p.write_bytes(b'\xff\x00garbage'), NONE, 'not a WFDB header'),
-    ('a.hea', lambda p: p.write_text('a 12 500 5000\na.dat 16 1000/mV\n'), NONE, '1 lines of'),
     ('a.hea', lambda p: p.write_text('a/3 12 500 5000\n'), NONE, 'header of one segment'),
-    ('a.hea', lambda p: p.write_text('a 1 1.2.3 5000\na.dat 16 200\n'), NONE, 'a.hea: '),
     ('a.hea', lambda p: p.write_text('a 1 500 5000\na.dat 16x4 200\n'), NONE, 'per frame'),
     ('a.hea', lambda p: write_header(p, 'a.dat', gain='0'), NONE, 'and a gain, such as'),
     ('a.hea', lambda p: write_header(p, '/etc/passwd'), NONE, "signal file '/etc/passwd'"),
-    ('a.hea', lambda p: write_header(p, '../a.dat'), NONE, 'signal file'),
     ('a.hea', lambda p: write_header(p, 'none.dat'), NONE, "signal file 'none.dat'"),
     ('a.hea', lambda p: write_wfdb(p.parent, 'a', first='a 12 5 5000'), NONE, 'rate of 5 Hz'),
 ])
@@ -248,7 +198,6 @@ def test_refusals_name_the_file(tmp_path, monkeypatch, name, write, options, wor
 # WFDB and PhysioNet's MAT.
 
 @pytest.mark.parametrize('change, words', [
-    (dict(leads=LEADS[:11] + ('vx',)), 'no lead V6'),
     (dict(gain='1000/K'), "the unit 'K'"),
     (dict(first='{name} 12 500 6000'), r'a.mat: val has the shape \(12, 5000\), .* \(12, 6000\)'),
 ])
@@ -273,21 +222,11 @@ def test_broken_wfdb_is_named(tmp_path, monkeypatch):
         inputs.read_input(str(tmp_path / 'form.hea'), None, None)
 
 
-def test_a_long_recording_is_read_in_part(tmp_path):
+def test_a_long_recording_of_any_name_is_read_in_part(tmp_path):
     pytest.importorskip('wfdb')
-    write_wfdb(tmp_path, 'long', np.c_[UV, UV, UV], first='{name} 12 500 15000')
-    signal, notes = inputs.read_input(str(tmp_path / 'long.hea'), None, None)
-    assert np.array_equal(signal, SIGNAL) and any(
-        '30 s long; the first 10 s' in note for note in notes)
-
-
-@pytest.mark.parametrize('name', ['\u5fc3\u7535', 'rec.v1', 'with-dash_1'])
-def test_wfdb_records_of_any_name(tmp_path, name):
-    pytest.importorskip('wfdb')
-    write_wfdb(str(tmp_path), name)
-    write_val(str(tmp_path), f'{name}m')
-    for file in (f'{name}.hea', f'{name}m.mat'):
-        assert np.array_equal(inputs.read_input(str(tmp_path / file), None, None)[0], SIGNAL)
+    write_wfdb(tmp_path, '\u5fc3\u7535.v1', np.c_[UV, UV, UV], first='name 12 500 15000')
+    signal, notes = inputs.read_input(str(tmp_path / '\u5fc3\u7535.v1.hea'), None, None)
+    assert np.array_equal(signal, SIGNAL) and '30 s long; the first 10 s' in notes[0]
 
 
 # Philips' XML, as the package sierraecg gives it.
@@ -359,7 +298,7 @@ def test_draw_inputs(everything, tmp_path):
     render = Render(size=64)
     names, pictures, notes, problems = inputs.draw_inputs(found, render, None, None, 2)
     assert names == ['mat_turned', 'physionet', 'mat'] and len(pictures) == 3
-    picture = Renderer(64, render.mv_per_lead, render.line_width).draw(SIGNAL)
+    picture = Renderer(64, render.mv_per_lead, render.line_width, True).draw(SIGNAL)
     for index in range(3):
         assert np.array_equal(pictures.read(index, 0), picture)
     assert len(notes) == 1 and 'mat_turned.mat: ecgdata is (5000, 12)' in notes[0]

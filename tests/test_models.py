@@ -129,10 +129,14 @@ def test_the_last_good_state_is_put_back_whole():
     take_step(average, optimizer, value=np.nan)
     average.follow(2)
     assert not good.is_finite()
-    assert good.put_back() and good.is_finite()
-    after = state_arrays(average, optimizer, scaler)
-    assert before.keys() == after.keys()
-    assert all(np.array_equal(value, after[key]) for key, value in before.items())
+    resumed = LastGood(average, optimizer)
+    resumed.take(before)
+    for each in (good, resumed):
+        assert each.put_back() and each.is_finite()
+        after = state_arrays(average, optimizer, scaler)
+        assert before.keys() == after.keys()
+        assert all(np.array_equal(value, after[key]) for key, value in before.items())
+        take_step(average, optimizer, value=np.nan)
 
 
 def test_state_comes_back_and_what_does_not_fit_is_refused():
@@ -148,7 +152,8 @@ def test_state_comes_back_and_what_does_not_fit_is_refused():
     name = next(key for key in arrays if key.startswith('optimizer/') and 'moment' in key)
     for change in ({name: np.zeros((9, 9), np.float32)}, {name: arrays[name].astype('f8')},
                    {'optimizer/strange': arrays[name]}, {'model/strange': arrays[name]},
-                   {'model/0.weight': np.zeros((2, 2), 'f4')}):
+                   {'model/0.weight': np.zeros((2, 2), 'f4')},
+                   {'average/0.weight': np.zeros((2, 2), 'f4')}):
         with pytest.raises(UserError, match='^last: '):
             set_state(average, optimizer, scaler, {**arrays, **change}, 'last')
 

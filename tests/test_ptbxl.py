@@ -1,10 +1,8 @@
 """PTB-XL: the rules of the labels, what is written, and what a broken download gives."""
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 import zipfile
 
 import numpy as np
@@ -153,22 +151,6 @@ def test_second_run_makes_what_is_missing_or_cut_now_from_a_zip(mini, tmp_path):
     assert done.returncode == 2 and "'task': 2" in done.stderr and 'another OUT' in done.stderr
 
 
-@pytest.mark.parametrize('signum, code', [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_stopped_run_goes_on(whole, converted, tmp_path, signum, code):
-    out = tmp_path / 'out'
-    arguments = (whole, str(out), '--task', '2', '--test-fold', '7')
-    process = subprocess.Popen([sys.executable, '-m', 'utils.ptbxl', *arguments], cwd=PROJECT,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not list(out.glob('*/*.mat')) and process.poll() is None:
-        time.sleep(0.005)
-    process.send_signal(signum)
-    if process.wait(timeout=60) == 0:
-        pytest.skip('the run was over before the signal came')
-    assert process.returncode == code and not (out / 'trainreference.csv').exists()
-    assert run(*arguments).returncode == 0
-    assert content(out) == content(converted)
-
-
 def test_broken_records_are_named_and_the_rest_converted(mini, tmp_path):
     ids = database(mini)['ecg_id'].str.zfill(5)
     damages = [('.dat', lambda data: data[:60000]),
@@ -244,17 +226,3 @@ def test_limit_keeps_the_shares(whole):
         assert len(set(chosen['name'])) == limit and set(chosen['part']) == {'train', 'val'}
         expected = records['labels'].map(str).value_counts() * limit / 64
         assert (chosen['labels'].map(str).value_counts() - expected).abs().max() < 2
-
-
-def test_folder_of_something_else_is_left_alone(tmp_path):
-    (tmp_path / 'thesis.txt').write_text('mine')
-    with pytest.raises(UserError, match='choose another OUT'):
-        ptbxl.prepare(tmp_path, {'task': 1})
-    assert os.listdir(tmp_path) == ['thesis.txt']
-
-
-def test_missing_wfdb_says_how_to_install_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, 'wfdb', None)
-    monkeypatch.setattr(sys, 'argv', ['ptbxl', 'nowhere', 'out', '--task', '1'])
-    with pytest.raises(UserError, match='pip install wfdb'):
-        ptbxl.main()

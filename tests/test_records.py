@@ -17,7 +17,7 @@ SIGNAL = ECG.astype(np.float32)
 
 def mat_bytes(values=SIGNAL, name='ecgdata', **options):
     data = io.BytesIO()
-    savemat(data, {name: values}, **options)
+    savemat(data, {'fs': 500, name: values, 'patient': 'N. N.'}, **options)
     return data.getvalue()
 
 
@@ -43,15 +43,7 @@ def check(source):
     assert not notes and np.array_equal(signal, SIGNAL)
 
 
-def refuse(path):
-    with pytest.raises(UserError) as caught:
-        records.read_record(path)
-    line, = caught.value.lines
-    assert line.startswith(f'{path}: ')
-    return line
-
-
-# Reading one record; more of what is refused: test_signals.py, test_process.py.
+# Reading one record; what is refused: test_signals.py, test_process.py, test_fuzz.py.
 
 @pytest.mark.parametrize('kind', [np.float32, np.float64, '>f8', np.int16])
 @pytest.mark.parametrize('options', [{}, {'do_compression': True}, {'format': '4'}])
@@ -60,48 +52,6 @@ def test_read_record(kind, options, tmp_path):
     signal, notes = records.read_record(write(tmp_path / 'a.mat', mat_bytes(values, **options)))
     assert signal.dtype == np.float32 and signal.shape == (12, 5000) and signal.flags.c_contiguous
     assert np.array_equal(signal, values.astype(np.float32))
-
-
-def test_other_variables_do_no_harm(tmp_path):
-    path = str(tmp_path / 'a.mat')
-    savemat(path, {'fs': 500, 'ecgdata': SIGNAL, 'patient': 'N. N.'})
-    assert np.array_equal(records.read_record(path)[0], SIGNAL)
-
-
-def test_samples_by_leads_is_turned_with_a_note(tmp_path):
-    path = write(tmp_path / 'a.mat', mat_bytes(SIGNAL.T))
-    signal, notes = records.read_record(path)
-    assert np.array_equal(signal, SIGNAL)
-    assert notes == [f'{path}: ecgdata is (5000, 12); turned to (12, 5000)']
-
-
-@pytest.mark.parametrize('shape, words', [
-    ((12, 4999), 'ecgdata is 4999 samples long, expected 5000 (10 s at 500 Hz)'),
-    ((12, 10000), 'ecgdata is 10000 samples long'),
-    ((2500, 12), 'ecgdata is 2500 samples long'),
-    ((12, 0), 'ecgdata is 0 samples long'),
-    ((1, 5000), 'has the shape (1, 5000), expected (12, 5000)'),
-    ((8, 5000), 'has the shape (8, 5000), expected (12, 5000)'),
-    ((12, 5000, 2), 'has the shape (12, 5000, 2)'),
-    ((0, 0), 'has the shape (0, 0)'),
-])
-def test_wrong_shape(shape, words, tmp_path):
-    assert words in refuse(write(tmp_path / 'a.mat', mat_bytes(np.ones(shape))))
-
-
-@pytest.mark.parametrize('length', [1, 50, 127, 128, 140, 1000, 100_000, -1])
-def test_truncated_anywhere(length, tmp_path):
-    for options in ({}, {'do_compression': True}):
-        data = mat_bytes(**options)
-        line = refuse(write(tmp_path / 'a.mat', data[:min(length, len(data) - 1)]))
-        assert 'not a readable MAT file' in line or 'no variable ecgdata' in line
-
-
-@pytest.mark.parametrize('data', [b'name,tag\nA,0\n' * 100, b'<!DOCTYPE html><html>' * 20,
-                                  bytes(10_000), b'PK\3\4' * 99])
-def test_other_files(data, tmp_path):
-    line = refuse(write(tmp_path / 'a.mat', data))
-    assert 'expected MAT version 5' in line or 'no variable ecgdata' in line
 
 
 # Finding the data.
@@ -134,26 +84,17 @@ def test_a_part_may_be_missing(tmp_path):
     assert source.train == {} and list(source.val) == ['TEST0001'] and source.reference is None
 
 
-def test_names_that_can_never_be_labelled(tmp_path):
+def test_names_that_can_never_be_labelled_or_are_there_twice(tmp_path):
     lay_out(tmp_path / 'data')
     names = [' A.mat', 'A .mat', 'A.mat.mat', 'A\n.mat']
-    for name in names:
+    for name in [*names, 'TRAIN0001.MAT']:
         write(tmp_path / 'data' / 'train' / name, mat_bytes())
     with pytest.raises(UserError) as caught:
         find(tmp_path / 'data', tmp_path)
-    assert len(caught.value.lines) == 4
+    assert len(caught.value.lines) == len(os.listdir(tmp_path / 'data' / 'train')) - 2
     for name in names:
         line, = [line for line in caught.value.lines if f'/{repr(name)[1:]}' in line]
         assert 'never be labelled' in line
-
-
-def test_one_record_in_two_spellings(tmp_path):
-    write(tmp_path / 'train' / 'A.mat', mat_bytes())
-    write(tmp_path / 'train' / 'A.MAT', mat_bytes())
-    if len(os.listdir(tmp_path / 'train')) == 1:
-        pytest.skip('this file system does not tell A.mat from A.MAT')
-    with pytest.raises(UserError, match='the record A is there twice'):
-        find(tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize('make, words', [
@@ -191,45 +132,39 @@ def write_tar(path, contents, encoding='utf-8'):
     return str(path)
 
 
+class GbkInfo(zipfile.ZipInfo):
+    """A member whose name is in GBK without a flag that says so, as Chinese Windows writes it."""
+
+    def _encodeFilenameFlags(self):
+        return self.filename.encode('gbk'), self.flag_bits & ~0x800
+
+
 def write_zip(path, contents, encoding='utf-8'):
-    """A zip as Python writes it (UTF-8, flagged), or with names in GBK and no flag, as Chinese
-    Windows writes it."""
-    stand_ins = {}
+    kind = zipfile.ZipInfo if encoding == 'utf-8' else GbkInfo
     with zipfile.ZipFile(path, 'w') as archive:
         for name, data in contents.items():
-            if encoding != 'utf-8':
-                raw = name.encode(encoding)
-                name = f'{len(stand_ins):0{len(raw)}d}'
-                stand_ins[name.encode()] = raw
-            archive.writestr(zipfile.ZipInfo(name), data)
-    data = path.read_bytes()
-    for stand_in, raw in stand_ins.items():
-        assert data.count(stand_in) == 2  # before the member and in the directory at the end
-        data = data.replace(stand_in, raw)
-    path.write_bytes(data)
+            archive.writestr(kind(name), data)
     return str(path)
 
 
 NAME = '2021A_T2_Task1_数据集含训练集_测试集'
 
 
-@pytest.mark.parametrize('extension', ['.tar.gz', '.tgz', '.tar', '.zip'])
+@pytest.mark.parametrize('extension', ['.tar.gz', '.tgz', '.tar', '.ZIP'])
 @pytest.mark.parametrize('encoding', ['utf-8', 'gbk'])
-@pytest.mark.parametrize('folder', ['', '诊断/', './T2/'])
+@pytest.mark.parametrize('folder', ['诊断/', './'])
 def test_archives(extension, encoding, folder, tmp_path):
-    pack = write_zip if extension == '.zip' else write_tar
-    archive = pack(tmp_path / f'{NAME}{extension}', members(folder), encoding)
+    pack = write_zip if extension == '.ZIP' else write_tar
+    contents = members(folder)
+    if extension == '.ZIP':
+        contents = {name.upper(): data for name, data in contents.items()}
+    archive = pack(tmp_path / f'{NAME}{extension}', contents, encoding)
     source, notes = find(archive, tmp_path)
     check(source)
     assert len(notes) == 1 and f'unpacked 4 files of {archive}' in notes[0]
     there = sorted(os.listdir(source.folder))
     assert there == ['origin.json', 'train', 'trainreference.csv', 'val']
     assert os.listdir(tmp_path / 'root') == [f'unpacked-{NAME}{extension}']
-
-
-def test_archive_in_any_letter_case(tmp_path):
-    contents = {name.upper(): data for name, data in members('data/').items()}
-    check(find(write_zip(tmp_path / 'A.ZIP', contents), tmp_path)[0])
 
 
 def test_an_archive_is_unpacked_again_when_it_is_another(tmp_path):
@@ -245,12 +180,9 @@ def test_an_archive_is_unpacked_again_when_it_is_another(tmp_path):
 
 def test_what_is_not_ours_is_not_replaced(tmp_path):
     mine = write(tmp_path / 'root' / 'unpacked-a.tar' / 'notes.txt', b'mine')
-    write(tmp_path / 'root' / 'unpacked' / 'notes.txt', b'mine')
     with pytest.raises(UserError, match='unpacked-a.tar: in the way .* not made by process.py'):
         find(write_tar(tmp_path / 'a.tar', members()), tmp_path)
     assert open(mine).read() == 'mine'
-    check(find(write_tar(tmp_path / 'b.tar', members()), tmp_path)[0])
-    assert os.listdir(tmp_path / 'root' / 'unpacked') == ['notes.txt']
 
 
 def damaged(archive, data):
@@ -326,20 +258,18 @@ def make_newer(path, than):
         os.chmod(path, 0o644)
 
 
-@pytest.mark.parametrize('place', ['root', 'project', 'project/..', 'project/../..'])
-@pytest.mark.parametrize('name, encoding', [(f'{NAME}.tar.gz', 'utf-8'), (f'{NAME}.zip', 'gbk'),
-                                            (NAME, None), ('2021a_t2_task1_data', None)])
-def test_search_without_a_source(place, name, encoding, tmp_path):
-    root = tmp_path / 'above' / 'beside' / 'root'
-    project = tmp_path / 'above' / 'beside' / 'project'
-    project.mkdir(parents=True)
-    folder = os.path.realpath(tmp_path / 'above' / 'beside' / place)
-    os.makedirs(folder, exist_ok=True)
-    target = type(tmp_path)(folder) / name
-    if encoding is None:
-        lay_out(target)
+@pytest.mark.parametrize('place, name', [
+    ('root', f'{NAME}.tar.gz'), ('project', f'{NAME}.zip'), ('project/..', NAME),
+    ('project/../..', '2021a_t2_task1_data')])
+def test_search_without_a_source(place, name, tmp_path):
+    root, project = (tmp_path / 'above' / 'beside' / each for each in ('root', 'project'))
+    for folder in (root, project):
+        folder.mkdir(parents=True)
+    target = (root.parent / place).resolve() / name
+    if '.' in name:
+        (write_zip if name.endswith('zip') else write_tar)(target, members(), 'gbk')
     else:
-        (write_zip if name.endswith('zip') else write_tar)(target, members(), encoding)
+        lay_out(target)
     source, notes = records.find_source(None, str(root), str(project))
     check(source)
     assert notes[0] == f'data.source is not set; the newest ECGs found: {target}'
@@ -368,23 +298,16 @@ def test_what_was_put_there_last_is_used(tmp_path):
 
 
 def test_what_was_unpacked_is_used_when_its_archive_is_gone(tmp_path):
-    os.remove(find(write_tar(tmp_path / 'a.tar', members()), tmp_path)[1] and tmp_path / 'a.tar')
-    source, notes = find(None, tmp_path)
-    check(source)
-    assert 'unpacked-a.tar' in notes[0]
-
-
-def test_search_passes_over_what_a_killed_run_left(tmp_path):
-    lay_out(tmp_path / 'root' / 'unpacked-a.tar.4711.partial')
-    with pytest.raises(UserError, match='no ECGs found'):
-        find(None, tmp_path)
+    archive = write_tar(tmp_path / 'a.tar', members())
+    find(archive, tmp_path)
+    os.remove(archive)
+    check(find(None, tmp_path)[0])
 
 
 def test_search_finds_nothing(tmp_path):
-    write(tmp_path / '2021A_T2_Task2_data' / 'train' / 'A.mat', mat_bytes())  # another task's
+    lay_out(tmp_path / '2021A_T2_Task2_data')  # another task's
+    lay_out(tmp_path / 'root' / 'unpacked-a.tar.4711.partial')  # of a run that was killed
     with pytest.raises(UserError) as caught:
         find(None, tmp_path)
     line, = caught.value.lines
-    for word in ('no ECGs found', '2021A_T2_Task1_*', '-o data.source=PATH', 'README.md',
-                 'make demo'):
-        assert word in line
+    assert 'no ECGs found' in line and '-o data.source=PATH' in line and 'make demo' in line

@@ -1,5 +1,7 @@
 """A resumed run is the undisturbed one, bit for bit; a run with other settings is refused."""
 import os
+import re
+import shlex
 import shutil
 import signal
 import sys
@@ -17,7 +19,7 @@ from utils.errors import UserError
 
 SMALL = ('render.size=64', 'model.name=resnet18', 'model.pretrained=none', 'device=cpu',
          'train.iters=7', 'train.batch_size=10', 'train.warmup_iters=2', 'train.log_interval=1',
-         'data.workers=1')  # three iterations an epoch
+         'train.eval_interval=4', 'data.workers=1')  # three iterations an epoch
 
 pytestmark = pytest.mark.skipif(not hasattr(os, 'killpg'), reason='signals of Unix')
 
@@ -83,21 +85,22 @@ def train_here(drawn, monkeypatch):
     return run
 
 
-def test_a_finished_run_is_extended(train_here, outputs, tmp_path, capsys):
+def test_a_finished_run_is_extended_as_it_says(train_here, outputs, tmp_path, capsys, monkeypatch):
     output = str(shutil.copytree(outputs['whole'], tmp_path / 'output'))
-    before = checkpoint.load_last(os.path.join(output, 'last'))[1]
-    state, arrays, _ = train_here(output, 'train.iters=9', 'train.resume=extend')
+    _, before, _ = train_here(output)
+    said = capsys.readouterr().out
+    assert 'this run is finished (7 iterations)' in said and '[TRAIN]' not in said
+    longer = re.search('longer: python (.*); anew', said)[1]
+    monkeypatch.setattr('sys.argv', shlex.split(longer.replace('iters=14', 'iters=9')))
+    train.main()
     assert 'going on after iteration 7 of 9' in capsys.readouterr().out
+    state, arrays, _ = checkpoint.load_last(os.path.join(output, 'last'))
     assert state['iteration'] == 9 and state['fingerprint']['train.iters'] == 9
     assert not np.array_equal(arrays['model/fc.weight'], before['model/fc.weight'])
     # The learning rate is that of a run of 9 iterations: at the eighth it has not reached its end.
     rates = {row['iteration']: row['learning_rate'] for row in state['progress']['history']
              if row.get('learning_rate') is not None}
     assert rates[7] == 0 < rates[8] < 0.001 and rates[9] == 0 and len(rates) == 9
-    # From now on it is a run of 9, and that is finished.
-    train_here(output, 'train.iters=9')
-    said = capsys.readouterr().out
-    assert 'this run is finished (9 iterations)' in said and '[TRAIN]' not in said
 
 
 def test_a_fresh_start_forgets_the_old_run(train_here, outputs, tmp_path, capsys, monkeypatch):
@@ -118,7 +121,7 @@ def test_a_fresh_start_forgets_the_old_run(train_here, outputs, tmp_path, capsys
         assert file.read() == said
     assert state['progress']['skipped'] == 2 and state['progress']['bad'] == 0
     assert all(np.isfinite(value).all() for value in arrays.values())
-    assert checkpoint.load_best(output)[2]['iteration'] in (3, 5)
+    assert checkpoint.load_best(output)[2]['iteration'] in (4, 5)
 
 
 def test_a_run_that_stays_infinite_ends_in_one_line(monkeypatch):
@@ -136,44 +139,25 @@ def test_a_run_that_stays_infinite_ends_in_one_line(monkeypatch):
     assert len(calls) == run.progress.skipped == train.MOST_BAD == 5
 
 
-def test_a_resumed_run_has_a_state_to_go_back_to():
-    import paddle
-    from models.weights import Average, LastGood, set_state, state_arrays
-
-    def stepped(saved=None):
-        average = Average(paddle.nn.Linear(3, 2), paddle.nn.Linear(3, 2), 0.3)
-        optimizer = paddle.optimizer.AdamW(parameters=average.model.parameters())
-        last_good = LastGood(average, optimizer)
-        if saved:
-            set_state(average, optimizer, scaler, saved, 'last')
-            last_good.take(saved)
-        average.model(paddle.ones([1, 3])).sum().backward()
-        optimizer.step()
-        return average, optimizer, last_good
-
-    scaler = paddle.amp.GradScaler(enable=False)
-    with paddle.utils.unique_name.guard():
-        average, optimizer, _ = stepped()
-        saved = state_arrays(average, optimizer, scaler)
-    with paddle.utils.unique_name.guard():
-        average, optimizer, last_good = stepped(saved)
-    average.network.weight.set_value(paddle.full([3, 2], np.nan))
-    assert not last_good.is_finite() and last_good.put_back()
-    now = state_arrays(average, optimizer, scaler)
-    assert set(now) == set(saved) and any('moment1' in key for key in now)
-    assert all(np.array_equal(value, saved[key]) for key, value in now.items())
-
-
 # What may change in between, without the cost of a script.
 
-def resume(output, fingerprint=None, *pairs, insist=False):
-    """What train.py would go on from: fingerprint: as it is today, default: that of the pairs."""
+@pytest.fixture
+def saved(tmp_path):
+    """The output of a run that was stopped after 4 iterations; it holds no network."""
+    matter = settings.that_matter(settings.load(os.path.join(PROJECT, 'config.yml'), SMALL))
+    state = {'iteration': 4, 'fingerprint': {**matter, 'data': '40 records'}}
+    checkpoint.save_last(str(tmp_path / 'last'), state, {'x': np.ones(1)})
+    return str(tmp_path)
+
+
+def resume(output, *pairs, insist=False, data='40 records'):
+    """The iteration after which train.py would go on with these settings and records."""
     config = settings.load(os.path.join(PROJECT, 'config.yml'),
                            [*SMALL, f'output={output}', *pairs])
     arguments = Namespace(config=None, override=[], resume=insist)
-    today = fingerprint or {**checkpoint.load_last(os.path.join(output, 'last'))[0]['fingerprint'],
-                            **settings.that_matter(config)}
-    return train.find_checkpoint(config, arguments, today)
+    state, _, _ = train.find_checkpoint(config, arguments,
+                                        {**settings.that_matter(config), 'data': data})
+    return state and state['iteration']
 
 
 def refuse(*arguments, **named):
@@ -185,68 +169,36 @@ def refuse(*arguments, **named):
 
 @pytest.mark.parametrize('pair, words', [
     ('train.iters=8', 'train.iters 7 there, 8 now'), ('seed=1', 'seed 2021 there, 1 now'),
-    ('train.batch_size=9', 'train.batch_size 10 there, 9 now'),
     ('model.name=resnet34', 'model.name resnet18 there, resnet34 now'),
     ('augment.gain=0', 'augment.gain 0.2 there, 0.0 now')])
-def test_settings_that_matter_are_refused_by_name(pair, words, outputs):
-    line = refuse(outputs['stopped'], None, pair)
+def test_settings_that_matter_are_refused_by_name(pair, words, saved):
+    line = refuse(saved, pair)
     assert words in line and '-o train.resume=never' in line
     extended = ('train.resume=extend', 'train.iters=9')
     if pair.startswith('train.iters'):
-        assert resume(outputs['stopped'], None, *extended)[0]['iteration'] in (4, 5)
+        assert resume(saved, *extended) == 4
     else:
-        assert words in refuse(outputs['stopped'], None, pair, *extended)
+        assert words in refuse(saved, pair, *extended)
 
 
-def test_settings_that_do_not_matter_may_change(outputs):
+def test_settings_that_do_not_matter_may_change_and_records_may_not(saved):
     free = ('data.workers=7', 'data.cache=false', 'train.log_interval=3', 'train.save_interval=9',
             'predict.threshold=0.3', 'predict.batch_size=2', 'predict.answer=x.csv',
             'data.source=/elsewhere', 'train.amp=true')
-    assert resume(outputs['stopped'], None, *free)[0]['iteration'] in (4, 5)
+    assert resume(saved, *free) == 4
+    assert 'data 40 records there, 41 records now' in refuse(saved, data='41 records')
 
 
-def test_a_setting_that_an_older_run_did_not_know_had_its_default(outputs, tmp_path):
-    state, arrays, _ = checkpoint.load_last(os.path.join(outputs['stopped'], 'last'))
+def test_a_setting_that_an_older_run_did_not_know_had_its_default(saved):
+    state, arrays, _ = checkpoint.load_last(os.path.join(saved, 'last'))
     del state['fingerprint']['train.ema'], state['fingerprint']['augment.wander']
-    checkpoint.save_last(str(tmp_path / 'last'), state, arrays)
-    today = settings.that_matter(settings.load(os.path.join(PROJECT, 'config.yml'), SMALL))
-    assert resume(str(tmp_path), today)[0]['iteration'] == state['iteration']
-    assert 'train.ema 0.33 there, 0.5 now' in refuse(str(tmp_path), {**today, 'train.ema': 0.5})
-
-
-def test_other_records_or_labels_are_refused(outputs):
-    fingerprint = checkpoint.load_last(os.path.join(outputs['stopped'], 'last'))[0]['fingerprint']
-    other = {**fingerprint, 'data': '40 records, checksum 00000000'}
-    assert f'data {fingerprint["data"]} there' in refuse(outputs['stopped'], other)
+    checkpoint.save_last(os.path.join(saved, 'last'), state, arrays)
+    assert resume(saved) == 4
+    assert 'train.ema 0.33 there, 0.5 now' in refuse(saved, 'train.ema=0.5')
 
 
 def test_nothing_to_go_on_from(tmp_path):
     for insist, pair in ((True, 'seed=1'), (False, 'train.resume=extend')):
-        line = refuse(str(tmp_path), {'seed': 1}, pair, insist=insist)
+        line = refuse(str(tmp_path), pair, insist=insist)
         assert f'{tmp_path}/last: there is no checkpoint' in line
-    assert resume(str(tmp_path), {'seed': 1})[0] is None
-
-
-@pytest.mark.parametrize('name, value, words', [
-    ('model/fc.weight', None, 'fc.weight'),
-    ('average/fc.weight', np.zeros((3, 3), np.float32), 'has the shape'),
-    ('optimizer/conv2d_0.w_0_moment1_0', np.zeros(5, np.float32), 'optimizer'),
-    ('optimizer/x_moment1_0', np.zeros(1, np.float32), 'optimizer')])
-def test_a_checkpoint_that_does_not_fit_is_refused(name, value, words, drawn, outputs):
-    import paddle
-    from models import build_model
-    from models.weights import Average, set_state
-    _, arrays, _ = checkpoint.load_last(os.path.join(outputs['stopped'], 'last'))
-    arrays[name] = value
-    if value is None:
-        del arrays[name]
-    with paddle.utils.unique_name.guard():
-        average = Average(build_model('resnet18', 2, 0), build_model('resnet18', 2, 1), 0.3)
-        before = average.model.state_dict()['fc.weight'].numpy()
-        with pytest.raises(UserError, match=words) as caught:
-            set_state(average, paddle.optimizer.AdamW(parameters=average.model.parameters()),
-                      paddle.amp.GradScaler(enable=False), arrays, 'output/last')
-    assert 'output/last' in str(caught.value)
-    if words != 'has the shape':  # of the average, which comes after the network
-        assert np.array_equal(average.model.state_dict()['fc.weight'].numpy(), before)
-
+    assert resume(str(tmp_path)) is None

@@ -57,52 +57,30 @@ def test_what_the_file_does_not_say_is_given_or_asked_for():
 
 @pytest.mark.parametrize('change, words', [
     (lambda ecg: ecg * 1000, 'is it uV, '),  # uV
-    (lambda ecg: ecg * 200, 'divide by 1000 or by the steps per mV, or give --unit uV'),
     (lambda ecg: ecg / 1000, 'is it V?'),
     (lambda ecg: 0 * ecg + 1, '12 are flat'),
-    (lambda ecg: 0 * ecg, '12 are flat'),
     (lambda ecg: np.tile(ecg[1], (12, 1)), '11 are copies of others'),
     (lambda ecg: ecg * (np.arange(12) < 5)[:, None], '7 are flat'),
     (lambda ecg: ecg > 0.5, 'found logical, expected real numbers'),
     (lambda ecg: ecg * 1j, 'found complex numbers'),
-    (lambda ecg: ecg[None], 'expected real numbers, 12 leads'),
     (lambda ecg: np.where(np.arange(5000) == 42, np.nan, ecg), 'missing (NaN, an empty cell) or'),
     (lambda ecg: np.where(np.arange(5000) == 42, -np.inf, ecg), 'lead I at sample 42'),
     (lambda ecg: np.where(np.arange(5000) == 42, 1e300, ecg), 'a heart gives some 5'),
     (lambda ecg: ecg[:, :900], '900 samples at 500 Hz are 1.80 s'),
-    (lambda ecg: ecg[:, :0], '0 samples'),
 ])
 def test_what_is_no_ecg_in_mv(change, words):
     assert words in refusal(change(ECG))
 
 
-@pytest.mark.parametrize('rate', [0.5, 49, 1e6, float('nan')])
-def test_impossible_rates(rate):
-    assert 'expected 50 to 20000 Hz' in refusal(ECG, rate=rate)
-
-
-def test_a_wrong_unit_that_the_file_names():
+def test_a_wrong_unit_or_rate_that_the_file_names():
     assert 'is it mV?' in refusal(ECG, unit='uV')
     assert "the unit 'K', expected mV, uV or V" in refusal(ECG, unit='K')
-
-
-def test_steps_of_a_recorder_do_not_pass_for_mv():
-    try:
-        notes = read(np.rint(20 * ECG).astype(np.int16))[1]
-    except UserError:
-        return
-    assert 'another unit?' in notes[0]
-
-
-def spoil(ecg, change):
-    ecg = ecg.copy()
-    change(ecg)
-    return ecg
+    for rate in (49, 1e6, float('nan')):
+        assert 'expected 50 to 20000 Hz' in refusal(ECG, rate=rate)
 
 
 @pytest.mark.parametrize('change, words', [
     (lambda ecg: ecg[8].__setitem__(slice(700, 702), 99), 'up to 99 mV in lead V3: a spike'),
-    (lambda ecg: ecg[[2, 7, 9]].__setitem__(0, 0), None),
     (lambda ecg: ecg.__setitem__([7, 9, 11], 0), 'V2, V4, V6 flat: a lead that fell off?'),
     (lambda ecg: ecg.__setitem__([4, 5], ecg[[5, 4]]), 'aVL, aVF do not follow from I and II'),
     (lambda ecg: ecg.__setitem__(7, ecg[6]), '1 leads are copies of others'),
@@ -112,7 +90,8 @@ def spoil(ecg, change):
     (lambda ecg: ecg.__imul__(0.15), None),
 ])
 def test_what_may_be_an_ecg_is_read(change, words):
-    spoilt = spoil(ECG, change)
+    spoilt = ECG.copy()
+    change(spoilt)
     signal, notes = read(spoilt)
     assert np.array_equal(signal, spoilt.astype(np.float32))
     assert any(words in note for note in notes) if words else not notes
@@ -153,10 +132,9 @@ def test_leads_by_their_names():
     assert 'more than one lead I;' in refusal(ECG, [*LEADS[:11], 'i'])
 
 
-@pytest.mark.parametrize('kind', [np.float64, np.int16])
-def test_eight_leads_are_enough(kind):
+def test_eight_leads_are_enough():
     eight = [0, 1, *range(6, 12)]
-    uv = (1000 * ECG[eight]).round().astype(kind)
+    uv = (1000 * ECG[eight]).round().astype(np.int16)
     signal, notes = read(uv, [LEADS[i] for i in eight], unit='uV')
     assert np.abs(signal - ECG).max() < 0.0011  # ECG is in whole uV
     assert len(notes) == 1 and 'III, aVR, aVL, aVF not there: computed from I and II' in notes[0]
@@ -178,17 +156,16 @@ REAL = os.path.join(os.path.dirname(PROJECT), 'shared', 'ecg-real')
 def test_real_ecgs_are_read_as_they_are():
     from scipy.io import loadmat
     noted = []
-    for path in sorted(glob.glob(os.path.join(REAL, '*', '*.mat'))):
+    for number, path in enumerate(sorted(glob.glob(os.path.join(REAL, '*', '*.mat')))):
         values = loadmat(path)['ecgdata']
         signal, notes = records.read_record(path)
         assert np.array_equal(signal, values.astype(np.float32)), path
         noted += notes
-        for factor in (20, 200, 1000):
-            try:
-                raw = Raw(values * factor, list(LEADS), 500, ['mV'] * 12, [])
-                assert any('another unit?' in note for note in make(path, raw)[1])
-            except UserError as error:
-                assert 'steps per mV' in str(error)
-        with pytest.raises(UserError, match='is it V'):
-            make(path, Raw(values / 1000, list(LEADS), 500, ['mV'] * 12, []))
+        if number % 7 == 0:
+            for factor in (20, 200, 1000):
+                try:
+                    assert any('another unit?' in note for note in read(values * factor)[1]), path
+                except UserError as error:
+                    assert 'steps per mV' in str(error)
+            assert 'is it V' in refusal(values / 1000)
     assert len(noted) == 1 and 'TRAIN0237.mat: up to 11.5 mV in lead V4' in noted[0]

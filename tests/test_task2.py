@@ -1,11 +1,10 @@
 """Task 2 through the scripts: drawn, trained from a model of task 1, predicted, scored."""
 import os
-import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SMALL, overrides, refused, run_script
+from conftest import SMALL, overrides, run_script
 
 from utils import checkpoint, demo, metrics, tasks
 
@@ -37,8 +36,8 @@ def run2(demo2, trained, tmp_path_factory):
     common = overrides('task=2', f'data.root={root}', f'output={output}', *SMALL)
     ran('process.py', *common, *overrides(f'data.source={demo2}'))
     return root, output, ran('train.py', *common, *overrides(
-        f'model.pretrained={trained}/best_model', 'train.iters=8', 'train.warmup_iters=2',
-        'train.log_interval=4', 'train.class_weights=balanced', 'train.label_smoothing=0.05',
+        f'model.pretrained={trained}/best_model', 'train.iters=5', 'train.warmup_iters=2',
+        'train.log_interval=5', 'train.class_weights=balanced', 'train.label_smoothing=0.05',
         'data.validation_fraction=0.25'))
 
 
@@ -61,7 +60,7 @@ def test_training_starts_from_task_1_with_a_new_head(run2):
     root, output, said = run2
     line = next(line for line in said.splitlines() if 'loaded ' in line)
     assert 'new, random: fc.bias, fc.weight' in line and 'warning' not in said
-    assert '48 records train, 16 validate' in said and said.count('[EVAL] epoch: ') == 2
+    assert '48 records train, 16 validate' in said and said.count('[EVAL] epoch: ') == 1
     _, _, kept = checkpoint.load_best(output)
     assert len(kept['threshold']) == 12 and all(0 < each < 1 for each in kept['threshold'])
     scores = kept['validation']
@@ -103,15 +102,3 @@ def test_own_ecgs_get_the_answer_that_their_pictures_got(run2, demo2, answered, 
                   for path in (first, tmp_path / 'answer.csv'))
     assert np.array_equal(one, other) and 'accuracy: 1.0000' in said
     assert said.count('F1 1.0000') == one.any(axis=0).sum()
-
-
-def test_bad_labels_stop_training(run2, tmp_path):
-    root = shutil.copytree(run2[0], tmp_path / 'root')
-    lines = (root / 'trainreference.csv').read_text().splitlines()
-    lines[2] = lines[2].split(',')[0] + '.mat,1,5'
-    lines[4] = lines[4].split(',')[0] + ',13'
-    (root / 'trainreference.csv').write_text('\n'.join(lines) + '\n')
-    result = run_script('train.py', *overrides('task=2', f'data.root={root}',
-                                               f'output={tmp_path / "output"}', *SMALL))
-    refused(result, 'trainreference.csv, line 3', 'label 1 (normal) beside others')
-    refused(result, 'trainreference.csv, line 5', "'13'", 'from 1 to 12')

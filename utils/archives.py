@@ -1,6 +1,5 @@
 """Unpack the competition's archive: its records and labels, and nothing else."""
 import contextlib
-import gzip
 import os
 import re
 import shutil
@@ -37,11 +36,10 @@ def unpack(archive, root):
     if os.path.lexists(target) and not origin_of(target):
         raise UserError(f'{target}: in the way of unpacking {archive}, and not made by process.py; '
                         'rename it')
-    partial = files.partial_name(target)
     try:
-        count = _extract(archive, partial)
-        files.write_json(os.path.join(partial, ORIGIN), origin)
-        files.replace_folder(partial, target)
+        with files.replacing_folder(target) as partial:
+            count = _extract(archive, partial)
+            files.write_json(os.path.join(partial, ORIGIN), origin)
     except (UserError, MemoryError):
         raise
     except Exception as error:  # the libraries answer a damaged file with almost any exception
@@ -50,8 +48,6 @@ def unpack(archive, root):
             raise
         raise UserError(f'{archive}: damaged or not an archive ({error}); download it '
                         'again') from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return target, [f'unpacked {count} files of {archive} into {target}']
 
 
@@ -98,15 +94,12 @@ def _members(archive):
                 kind = stat.S_IFMT(info.external_attr >> 16)
                 yield name, kind in (0, stat.S_IFREG), info.file_size, lambda: opened.open(info)
         return
-    with open(archive, 'rb') as file:
-        zipped = file.read(2) == b'\x1f\x8b'
-    with (gzip.open(archive) if zipped else open(archive, 'rb')) as stream, \
-            tarfile.open(fileobj=stream, mode='r:', errors='surrogateescape',
-                         encoding='utf-8') as opened:
+    with tarfile.open(archive, encoding='utf-8', errors='surrogateescape') as opened:
         for info in opened:
             name = _decode(info.name.encode('utf-8', 'surrogateescape'))
             yield name, info.isreg(), info.size, lambda: opened.extractfile(info)
         # tarfile takes a damaged header for the end, which zeros mark; and gzip has a checksum.
+        stream = opened.fileobj
         if stream.tell() < opened.offset + tarfile.BLOCKSIZE or any(stream.read(2**24)):
             raise EOFError('it ends within')
 

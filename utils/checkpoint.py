@@ -12,7 +12,6 @@ import io
 import json
 import os
 import pickle
-import shutil
 import zipfile
 
 import numpy as np
@@ -89,11 +88,8 @@ def save_best(folder, networks, config, metrics, validation):
         metrics.json; validation: pandas.DataFrame for validation.csv
     Raises: UserError when the disk is full; the earlier model is then still there
     """
-    partial = files.partial_name(folder)
-    shutil.rmtree(partial, ignore_errors=True)
     sums = {}
-    try:
-        os.makedirs(partial)
+    with files.replacing_folder(folder) as partial:
         for number, weights in enumerate(networks, 1):
             name = WEIGHTS if len(networks) == 1 else f'fold_{number}.pdparams'
             data = pickle.dumps(weights, protocol=4)
@@ -102,10 +98,6 @@ def save_best(folder, networks, config, metrics, validation):
         files.write_text(os.path.join(partial, 'config.yml'), settings.to_yaml(config))
         files.write_table(os.path.join(partial, VALIDATION), validation)
         files.write_json(os.path.join(partial, METRICS), {**without_nan(metrics), 'sha256': sums})
-        files.replace_folder(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def without_nan(value):

@@ -23,7 +23,7 @@ def replacing(path):
     Yields: the binary file, a temporary one beside `path`
     Raises: DiskFull when the disk is full; `path` is then what it was before
     """
-    partial = partial_name(path)
+    partial = f'{path}.{os.getpid()}{PARTIAL}'
     try:
         with open(partial, 'wb') as file:
             yield file
@@ -46,11 +46,6 @@ def write_bytes(path, data):
     """Write `data`, bytes, to `path`; see replacing()."""
     with replacing(path) as file:
         file.write(data)
-
-
-def partial_name(path):
-    """What a file or folder is called while this process writes it."""
-    return f'{path}.{os.getpid()}{PARTIAL}'
 
 
 def write_text(path, text):
@@ -77,11 +72,23 @@ def write_table(path, frame):
     write_text(path, frame.to_csv(index=False).replace('\r\n', '\n'))
 
 
-def replace_folder(new, folder):
-    """Put the folder `new` in the place of `folder`; recover_folder() mends what a kill leaves."""
-    recover_folder(folder)
-    os.rename(new, complete_name(folder))
-    recover_folder(folder)
+@contextlib.contextmanager
+def replacing_folder(folder):
+    """A new folder to fill, which takes the place of `folder` at the end of the block, or never.
+
+    folder: str; recover_folder() mends what a kill leaves
+    Yields: str, a temporary folder beside it
+    """
+    partial = f'{folder}.{os.getpid()}{PARTIAL}'
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        os.makedirs(partial)
+        yield partial
+        recover_folder(folder)
+        os.rename(partial, complete_name(folder))
+        recover_folder(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def recover_folder(folder):

@@ -127,7 +127,7 @@ def read_input(path, rate, unit):
     Returns: (signal, notes) as signals.make_signal()
     Raises: UserError that names the file, what was found and what was expected
     """
-    readers = {'.mat': _read_mat, '.hea': _read_wfdb, '.csv': _read_csv, '.npy': _read_npy,
+    readers = {'.mat': _read_mat, '.hea': _read_wfdb, '.csv': tables.read_csv, '.npy': _read_npy,
                '.xml': _read_xml}
     with naming(path):
         size = os.path.getsize(path)
@@ -175,11 +175,6 @@ def _may_be_ecg(path):
     if extension == '.xml':
         return b'restingecgdata' in head.replace(b'\0', b'')  # it may be UTF-16
     return extension != '.csv' or tables.may_be_ecg(head)
-
-
-def _read_csv(path, rate, _unit):
-    with open(path, 'rb') as file:
-        return tables.read_csv(file.read(), rate)
 
 
 def _read_mat(path, rate, unit):
@@ -268,7 +263,7 @@ def _link_plainly(path, plain, with_signals):
             raise NotAnECG(f'names the signal file {file!r}, expected one beside the header; copy '
                            'it there')
         try:
-            os.symlink(source, target)
+            os.symlink(source, target)  # a recording of a day is a gigabyte
         except OSError:  # not permitted on every Windows
             shutil.copyfile(source, target)
     with open(f'{plain}.hea', 'w', encoding='utf-8') as file:

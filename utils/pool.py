@@ -6,6 +6,7 @@ import signal
 import threading
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 
 MEMORY_OF_A_JOB = 2 * 2**30  # bytes a process may take beyond what it has when it starts
 TRIES = 2  # the system may kill an innocent process when memory is short
@@ -92,6 +93,7 @@ def _ctrl_c_held_back():
     if not hasattr(signal, 'pthread_sigmask'):  # Windows
         yield
         return
+    resource_tracker.ensure_running()  # where it starts within, it lets Ctrl-C through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -23,14 +23,15 @@ def may_be_ecg(data):
     return named or (len(some) >= len(LEADS) and all(map(_is_number, some)))
 
 
-def read_csv(data, given_rate):
+def read_csv(path, given_rate, _unit):
     """Read what a CSV holds.
 
-    data: bytes; given_rate: Hz or None, what --sampling-rate says
+    path: str; given_rate: Hz or None, what --sampling-rate says
     Returns: signals.Raw
     Raises: NotAnECG
     """
-    lines = _lines(data)
+    with open(path, 'rb') as file:
+        lines = _lines(file.read())
     if not lines:
         raise NotAnECG('no rows; expected 12 columns or rows of numbers')
     delimiter = _delimiter_of(lines)
