@@ -14,7 +14,8 @@ import pandas as pd
 from models import build_model, device as devices
 from models.inference import CHECKED, fastest_network, predict_logits
 from models.weights import set_weights
-from utils import checkpoint, errors, files, images, inputs, log, machine, metrics, tasks
+from utils import (calibration, checkpoint, errors, files, images, inputs, log, machine, metrics,
+                   tasks)
 from utils import config as settings
 from utils.errors import UserError
 from utils.render import settings_of
@@ -35,7 +36,9 @@ def main():
     networks, trained, kept = checkpoint.load_best(arguments.model or config.output)
     folder = checkpoint.find_best(arguments.model or config.output)
     task = tasks.TASKS[trained.task]
+    temperature = read_temperature(kept, folder, task)
     thresholds = read_thresholds(kept, config.predict.threshold, folder, task)
+    band = find_band(folder, temperature, thresholds, config.predict.sure, task)
     models = [build_model(trained.model.name, len(task.class_names), trained.seed)
               for _ in networks]
     for model, weights in zip(models, networks):
@@ -52,17 +55,22 @@ def main():
     else:
         names, pictures, unread = list_test_pictures(arguments, config.data.root, trained)
     truth = read_truth(arguments.reference, names, unread, task)
-    probabilities = predict(models, pictures, task, thresholds, device, config, workers)
+    limits = tasks.probabilities_of(tasks.log_odds(thresholds) * temperature)
+    _, margins = predict(models, pictures, task, limits, device, config, workers)
+    probabilities = tasks.probabilities_of(margins / temperature)
+    unsure = calibration.confidence_of(probabilities, thresholds) < band.width
     decisions = tasks.decide(probabilities, thresholds, task)
 
     # The answer. answer.csv comes last: when it is there, all of it is.
     columns = task.class_names if task.multi_label else ('abnormal',)
     frame = pd.DataFrame(probabilities.reshape(len(names), -1), columns=columns).round(6)
     frame.insert(0, 'name', names)
+    frame['unsure'] = unsure.astype(int)
     files.write_table(table, frame)
     write_answer(answer, tasks.answer_text(names, decisions, task, config.predict.answer_format))
     print(f'Save to {answer}')
     tell_counts(decisions, task)
+    print(f'{unsure.sum()} of them unsure; {calibration.describe(band, config.predict.sure)}')
     if truth is not None:
         print(f'scores on {len(truth)} records:')
         for line in metrics.describe(truth, probabilities, thresholds, trained.seed, task):
@@ -91,16 +99,38 @@ def read_thresholds(kept, wanted, folder, task):
 
     Returns: float for task 1, float array (12,) for task 2
     """
-    count = len(task.class_names)
+    count = len(task.class_names) if task.multi_label else 1
     if wanted != 'auto':
         return np.full(count, wanted) if task.multi_label else wanted
-    thresholds = np.asarray(kept.get('threshold'), dtype=object)
-    shape = (count,) if task.multi_label else ()
-    if thresholds.shape != shape or not all(isinstance(each, float) for each in thresholds.flat):
-        raise UserError(f'{folder}/{checkpoint.METRICS}: the threshold is {kept.get("threshold")}, '
-                        f'expected {count if task.multi_label else 1} number(s); copy the whole '
-                        'folder again, or train anew')
-    return thresholds.astype(float) if task.multi_label else float(thresholds)
+    return read_numbers(kept.get('threshold'), count, f'{folder}: the threshold')
+
+
+def read_temperature(kept, folder, task):
+    """What the log-odds are divided by: float, or for task 2 also float array (12,); 1 of a model
+    that has none, since it is of an earlier version."""
+    temperature = kept.get('temperature', 1.0)
+    count = len(task.class_names) if isinstance(temperature, list) and task.multi_label else 1
+    return read_numbers(temperature, count, f'{folder}: the temperature')
+
+
+def read_numbers(value, count, what):
+    """A float above 0, or an array of `count` of them; `what` names it where it is neither."""
+    numbers = np.asarray(value, dtype=object)
+    if numbers.shape != (() if count == 1 else (count,)) or \
+            not all(isinstance(each, float) and each > 0 for each in numbers.flat):
+        raise UserError(f'{what} in {checkpoint.METRICS} is {value}, expected {count} number(s); '
+                        'copy the whole folder again, or train anew')
+    return numbers.astype(float) if count > 1 else float(numbers)
+
+
+def find_band(folder, temperature, thresholds, sure, task):
+    """The calibration.Band outside of which a part `sure` of the answers is right, as the records
+    show that the model was not trained on."""
+    targets, margins = checkpoint.load_validation(folder, task)
+    probabilities = tasks.probabilities_of(margins / temperature)
+    right = tasks.decide(probabilities, thresholds, task) == targets
+    return calibration.find_band(calibration.confidence_of(probabilities, thresholds),
+                                 right.reshape(len(right), -1).all(axis=1), sure)
 
 
 def where_to_write(arguments, config):
@@ -189,13 +219,17 @@ def read_truth(path, names, unread, task):
     return tasks.read_reference(path, known, task)[[name not in unread for name in known]]
 
 
-def predict(models, pictures, task, thresholds, device, config, workers):
-    """The probabilities of all pictures, as tasks.probabilities_of() gives them."""
+def predict(models, pictures, task, limits, device, config, workers):
+    """Ask the fastest network about all pictures.
+
+    limits: the thresholds before the temperature, as probabilities
+    Returns: (network, margins): the function that answered; as tasks.margins_of() gives them
+    """
     size = config.predict.batch_size
     try:
         first = np.stack([pictures.read(index, 0)
                           for index in range(min(CHECKED, size, len(pictures)))])
-        network, notes = fastest_network(models, task, thresholds, device, config.predict.precision,
+        network, notes = fastest_network(models, task, limits, device, config.predict.precision,
                                          first)
         print('\n'.join(notes))
         with log.bar(len(pictures), 'predicting', 'records') as bar:
@@ -207,7 +241,7 @@ def predict(models, pictures, task, thresholds, device, config, workers):
                         f'predict.batch_size={max(size // 2, 1)}') from None
     if not np.isfinite(logits).all():
         raise UserError('the network answers NaN or infinite values; train anew')
-    return tasks.probabilities_of(tasks.margins_of(logits, task))
+    return network, tasks.margins_of(logits, task)
 
 
 def write_answer(path, text):
