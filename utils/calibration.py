@@ -120,7 +120,7 @@ def describe(band, sure):
     if not band.outside:
         return (f'not even the surest answers on {band.count} validation records were {sure:.0%} '
                 'right')
-    promise = f'at least {sure:.0%} of such answers will be right, on average' if band.promised \
+    promise = f'about {sure:.0%} of such answers will be right, on average' if band.promised \
         else f'too few to promise {sure:.0%} for new ones'
     return (f'of {band.count} validation records {band.outside} were surer, {band.right} of them '
             f'right: {promise}')
