@@ -11,7 +11,7 @@ from utils.tasks import log_odds
 FEWEST = 30  # records; with fewer, a temperature does harm as often as good (docs/report.md)
 HELD_BACK = 10  # the inverse of its logarithm's variance, as expected before anything is known
 PARTS = 5  # of the records, so that each is judged by a temperature learnt from the others
-BINS = 10  # of the reliability curve, equally wide
+BINS, MANY = 10, 200  # bins of the reliability curve, equally wide; half of them for few answers
 PROMISE = 12  # records times 1 - sure, at least, before anything is promised of new ones
 
 
@@ -82,7 +82,8 @@ def reliability(probabilities, targets):
         true; the expected calibration error: how far they are apart, the mean over all answers
     """
     values, truth = np.ravel(probabilities), np.ravel(targets)
-    _, bins, count = np.unique(np.minimum((values * BINS).astype(int), BINS - 1),
+    wanted = BINS if len(values) >= MANY else BINS // 2
+    _, bins, count = np.unique(np.minimum((values * wanted).astype(int), wanted - 1),
                                return_inverse=True, return_counts=True)
     mean, true = (np.bincount(bins, each) / count for each in (values, truth))
     return mean, true, float(np.average(np.abs(mean - true), weights=count))
