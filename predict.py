@@ -269,7 +269,8 @@ def predict(trained, pictures, device, config, workers):
         if not devices.is_out_of_memory(error):
             raise
         raise UserError(f'out of memory on {device} with predict.batch_size {size}; lower it: -o '
-                        f'predict.batch_size={max(size // 2, 1)}') from None
+                        f'predict.batch_size={max(size // 2, 1)} / 显存或内存不足：请减小 '
+                        'predict.batch_size') from None
     if not np.isfinite(logits).all():
         raise UserError('the network answers NaN or infinite values; train anew')
     return network, tasks.margins_of(logits, task)

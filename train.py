@@ -134,8 +134,8 @@ def main():
         raise UserError(f'out of memory on {device} with train.batch_size '
                         f'{config.train.batch_size} and render.size {config.render.size}; what was '
                         'saved is whole: lower train.batch_size (half as many pictures take half '
-                        'the memory), or draw smaller pictures with process.py -o render.size=320'
-                        ) from None
+                        'the memory), or draw smaller pictures with process.py -o render.size=320 / '
+                        '显存或内存不足：请减小 train.batch_size 或 render.size，已保存的都完好') from None
 
 
 def add_arguments(parser):
@@ -313,7 +313,8 @@ def find_checkpoint(config, arguments, fingerprint):
         raise UserError(f'{last} is of a run with other settings: {"; ".join(changed)}; set them '
                         'back to go on, or start afresh with -o train.resume=never, or in another '
                         'folder with -o output=FOLDER; only train.iters can be raised, with -o '
-                        'train.resume=extend')
+                        'train.resume=extend / 设置与上次训练不同：改回原来的设置可接着训练；或用 -o '
+                        'train.resume=never 重新训练，或用 -o output=FOLDER 换一个文件夹')
     iteration = state['iteration']
     if iteration < config.train.iters:
         rate = learning_rate(iteration + 1, config.train)

@@ -54,16 +54,19 @@ def ask(finding, trained, blind, model, wanted):
     group, case, column, label = finding
     config, kept, task = model
     render = config.render
-    renderer, flat = Renderer(render.size, render.mv_per_lead, render.line_width), \
-        explain.flat_picture(render)
+    renderer = Renderer(render.size, render.mv_per_lead, render.line_width)
+    flat = explain.flat_picture(render)
     limits = tasks.log_odds(kept['threshold']) * kept.get('temperature', 1.0)
     label, rows = (label if task.multi_label else 0), []
-    for index in range(1, 20 * wanted):
+    wanted //= sum(group == other[0] for other in FINDINGS)
+    for index in range(1, 40 * wanted):
+        if len(rows) == wanted:
+            break
         signal, truth = make_record(SEED, 1000 * FINDINGS.index(finding) + index, (case,))
         picture = renderer.draw(signal)
         margins = tasks.margins_of(trained(picture[None]), task)
         right = (margins >= limits).reshape(-1)[label] and truth[column]
-        if right and len(rows) < wanted // (1 + group.startswith('bundle')):
+        if right:
             rows.append({'finding': group, **judge(truth[column].split(), [
                 explain.explain(each, picture, flat, task) for each in (trained, blind)], label)})
     return rows
@@ -78,7 +81,7 @@ def judge(changed, explained, label):
     places = [LEADS.index(each) if leads else int(float(each)) for each in changed]
     first, blind = (int(each[0 if leads else 1][:, label].argmax()) for each in explained)
     count = len(LEADS) if leads else explain.SECONDS
-    row = {'model': first in places, 'random weights': blind in places,
+    row = {'model': first in places, 'random': blind in places,
            'chance': len(set(places)) / count}
     if leads:
         top = places[:3]
