@@ -134,8 +134,8 @@ def main():
         raise UserError(f'out of memory on {device} with train.batch_size '
                         f'{config.train.batch_size} and render.size {config.render.size}; what was '
                         'saved is whole: lower train.batch_size (half as many pictures take half '
-                        'the memory), or draw smaller pictures with process.py -o render.size=320 / '
-                        '显存或内存不足：请减小 train.batch_size 或 render.size，已保存的都完好') from None
+                        'the memory), or draw smaller pictures with process.py -o render.size=320 '
+                        '/ 显存或内存不足：请减小 train.batch_size 或 render.size，已保存的都完好') from None
 
 
 def add_arguments(parser):
