@@ -7,6 +7,7 @@ import zlib  # noqa: F401  before Paddle, see models/device.py
 import io
 import os
 import zipfile
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -14,13 +15,43 @@ import pandas as pd
 from models import build_model, device as devices
 from models.inference import CHECKED, fastest_network, predict_logits, several_views
 from models.weights import set_weights
-from utils import checkpoint, errors, files, images, inputs, log, machine, metrics, tasks
+from utils import (calibration, checkpoint, errors, files, images, inputs, log, machine, metrics,
+                   page, report, tasks)
 from utils import config as settings
 from utils.errors import UserError
 from utils.render import settings_of, shape_of
 
 SUSPICIOUS_FROM = 5  # records that all get the same answer
 ZIP_DATE = (2021, 11, 15, 0, 0, 0)  # fixed: the same answer gives the same bytes, known as ours
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A best_model, and with it everything that decides an answer.
+
+    config: config.Config that it was trained with; models: list of paddle.nn.Layer, whose mean
+    answers; targets, margins: of the records that it was not trained on; threshold, temperature:
+    floats, or arrays (12,): probabilities, and what log-odds are divided by before
+    """
+    folder: str
+    config: settings.Config
+    task: tasks.Task
+    models: list
+    iteration: int
+    thresholds: object
+    temperature: object
+    targets: np.ndarray
+    margins: np.ndarray
+
+    def answer(self, names, margins, truth, width=0.0):
+        """report.Answer for some log-odds, as tasks.margins_of() gives them."""
+        return report.Answer(self.task, names, tasks.probabilities_of(margins / self.temperature),
+                             self.thresholds, truth, width)
+
+    @property
+    def known(self):
+        """The report.Answer for the records that it was not trained on."""
+        return self.answer(self.targets, self.margins, self.targets)
 
 
 def main():
@@ -30,46 +61,39 @@ def main():
     device, words = devices.choose_device(config.device)
     print(words)
     print(settings.describe(config))
-
-    # The model, and with it everything that decides an answer.
-    networks, trained, kept = checkpoint.load_best(arguments.model or config.output)
-    folder = checkpoint.find_best(arguments.model or config.output)
-    task = tasks.TASKS[trained.task]
-    if task.number == 3:
-        raise UserError(f'{folder}: has learnt from made-up ECGs alone, expected a model of task 1 or '
-                        f'2; start from it: train.py -o model.pretrained={folder}')
-    thresholds = read_thresholds(kept, config.predict.threshold, folder, task)
-    models = [build_model(trained.model.name, len(task.class_names), trained.seed)
-              for _ in networks]
-    for model, weights in zip(models, networks):
-        set_weights(model, weights, folder)
-    print(f'{folder}: task {task.number}, {len(models)} {trained.model.name}, iteration '
-          f'{kept["iteration"]}, validation F1 {kept["validation"]["f1"]:.4f}, threshold '
-          f'{np.round(thresholds, 4).tolist()}')
+    trained = load_trained(arguments.model or config.output, config.predict.threshold)
     answer, table = where_to_write(arguments, config)
 
     # The pictures.
-    workers = machine.workers_of(config.data.workers)
+    workers, task = machine.workers_of(config.data.workers), trained.task
     if arguments.input is not None:
-        names, pictures, unread = read_inputs(arguments, trained.render, workers)
+        names, pictures, unread = read_inputs(arguments, trained.config.render, workers)
     else:
-        names, pictures, unread = list_test_pictures(arguments, config.data.root, trained)
+        names, pictures, unread = list_test_pictures(arguments, config.data.root, trained.config)
     truth = read_truth(arguments.reference, names, unread, task)
-    probabilities = predict(models, pictures, task, thresholds, device, config, workers)
-    decisions = tasks.decide(probabilities, thresholds, task)
+    network, margins = predict(trained, pictures, device, config, workers)
+    known = trained.known
+    band = calibration.find_band(known.confidence, ~known.wrong, config.predict.sure)
+    answered = trained.answer(names, margins, truth, band.width)
 
     # The answer. answer.csv comes last: when it is there, all of it is.
     columns = task.class_names if task.multi_label else ('abnormal',)
-    frame = pd.DataFrame(probabilities.reshape(len(names), -1), columns=columns).round(6)
+    frame = pd.DataFrame(answered.probabilities.reshape(len(names), -1), columns=columns).round(6)
     frame.insert(0, 'name', names)
+    frame['unsure'] = answered.unsure.astype(int)
     files.write_table(table, frame)
-    write_answer(answer, tasks.answer_text(names, decisions, task, config.predict.answer_format))
+    write_answer(answer, tasks.answer_text(names, answered.decisions, task,
+                                           config.predict.answer_format))
     print(f'Save to {answer}')
-    tell_counts(decisions, task)
+    tell_counts(answered.decisions, task)
+    print(f'{answered.unsure.sum()} of them unsure; {calibration.describe(band, config.predict.sure)}')
     if truth is not None:
         print(f'scores on {len(truth)} records:')
-        for line in metrics.describe(truth, probabilities, thresholds, trained.seed, task):
+        for line in metrics.describe(truth, answered.probabilities, trained.thresholds,
+                                     trained.config.seed, task):
             print(line)
+    if arguments.report:
+        write_report(arguments, config, trained, answered, band, (network, pictures))
     if unread:
         errors.say_error(f'{len(unread)} of {len(unread) + len(names)} ECGs could not be read, '
                          f'they are named above and not in {answer}; mend or remove them, then run '
@@ -82,6 +106,11 @@ def add_arguments(parser):
                         help='a best_model folder, or one that holds it (default: output)')
     parser.add_argument('--reference', metavar='CSV',
                         help='the true labels of the records that are predicted, to score with')
+    parser.add_argument('--report', nargs='?', const=report.language_of_user(),
+                        choices=page.LANGUAGES,
+                        help='write output/report.html, to look at, in English or Chinese')
+    parser.add_argument('--report-records', type=int, default=60, metavar='N',
+                        help='with --report: how many ECGs are drawn and explained (default: 60)')
     parser.add_argument('--input', metavar='PATH',
                         help='your own ECGs: a .mat, .hea, .csv or .npy file, or a folder of them')
     parser.add_argument('--sampling-rate', type=float, metavar='HZ',
@@ -89,21 +118,53 @@ def add_arguments(parser):
     parser.add_argument('--unit', choices=('mV', 'uV'), help='with --input: as --sampling-rate')
 
 
+def load_trained(path, threshold):
+    """The Trained in the folder `path`; threshold: predict.threshold."""
+    networks, config, kept = checkpoint.load_best(path)
+    folder, task = checkpoint.find_best(path), tasks.TASKS[config.task]
+    if task.number == 3:
+        raise UserError(f'{folder}: has learnt from made-up ECGs alone, expected a model of task 1 '
+                        f'or 2; start from it: train.py -o model.pretrained={folder}')
+    thresholds = read_thresholds(kept, threshold, folder, task)
+    temperature = read_temperature(kept, folder, task)
+    models = [build_model(config.model.name, len(task.class_names), config.seed)
+              for _ in networks]
+    for model, weights in zip(models, networks):
+        set_weights(model, weights, folder)
+    print(f'{folder}: task {task.number}, {len(models)} {config.model.name}, iteration '
+          f'{kept["iteration"]}, validation F1 {kept["validation"]["f1"]:.4f}, threshold '
+          f'{np.round(thresholds, 4).tolist()}')
+    return Trained(folder, config, task, models, kept['iteration'], thresholds, temperature,
+                   *checkpoint.load_validation(folder, task))
+
+
 def read_thresholds(kept, wanted, folder, task):
     """The threshold that predict.threshold names: the one kept in best_model, or a number.
 
     Returns: float for task 1, float array (12,) for task 2
     """
-    count = len(task.class_names)
+    count = len(task.class_names) if task.multi_label else 1
     if wanted != 'auto':
         return np.full(count, wanted) if task.multi_label else wanted
-    thresholds = np.asarray(kept.get('threshold'), dtype=object)
-    shape = (count,) if task.multi_label else ()
-    if thresholds.shape != shape or not all(isinstance(each, float) for each in thresholds.flat):
-        raise UserError(f'{folder}/{checkpoint.METRICS}: the threshold is {kept.get("threshold")}, '
-                        f'expected {count if task.multi_label else 1} number(s); copy the whole '
-                        'folder again, or train anew')
-    return thresholds.astype(float) if task.multi_label else float(thresholds)
+    return read_numbers(kept.get('threshold'), count, f'{folder}: the threshold')
+
+
+def read_temperature(kept, folder, task):
+    """What the log-odds are divided by: float, or for task 2 also float array (12,); 1 of a model
+    that has none, since it is of an earlier version."""
+    temperature = kept.get('temperature', 1.0)
+    count = len(task.class_names) if isinstance(temperature, list) and task.multi_label else 1
+    return read_numbers(temperature, count, f'{folder}: the temperature')
+
+
+def read_numbers(value, count, what):
+    """A float above 0, or an array of `count` of them; `what` names it where it is neither."""
+    numbers = np.asarray(value, dtype=object)
+    if numbers.shape != (() if count == 1 else (count,)) or \
+            not all(isinstance(each, float) and each > 0 for each in numbers.flat):
+        raise UserError(f'{what} in {checkpoint.METRICS} is {value}, expected {count} number(s); '
+                        'copy the whole folder again, or train anew')
+    return numbers.astype(float) if count > 1 else float(numbers)
 
 
 def where_to_write(arguments, config):
@@ -192,14 +253,18 @@ def read_truth(path, names, unread, task):
     return tasks.read_reference(path, known, task)[[name not in unread for name in known]]
 
 
-def predict(models, pictures, task, thresholds, device, config, workers):
-    """The probabilities of all pictures, as tasks.probabilities_of() gives them."""
-    size = config.predict.batch_size
+def predict(trained, pictures, device, config, workers):
+    """Ask the fastest network about all pictures.
+
+    Returns: (network, margins): the function that answered; as tasks.margins_of() gives them
+    """
+    task, size = trained.task, config.predict.batch_size
+    limits = tasks.probabilities_of(tasks.log_odds(trained.thresholds) * trained.temperature)
     try:
         first = np.stack([pictures.read(index, 0)
                           for index in range(min(CHECKED, size, len(pictures)))])
-        network, notes = fastest_network(models, task, thresholds, device, config.predict.precision,
-                                         first)
+        network, notes = fastest_network(trained.models, task, limits, device,
+                                         config.predict.precision, first)
         print('\n'.join(notes))
         with log.bar(len(pictures), 'predicting', 'records') as bar:
             logits = predict_logits(several_views(network, config.predict.views), pictures, size,
@@ -208,10 +273,11 @@ def predict(models, pictures, task, thresholds, device, config, workers):
         if not devices.is_out_of_memory(error):
             raise
         raise UserError(f'out of memory on {device} with predict.batch_size {size}; lower it: -o '
-                        f'predict.batch_size={max(size // 2, 1)}') from None
+                        f'predict.batch_size={max(size // 2, 1)} / 显存或内存不足：请减小 '
+                        'predict.batch_size') from None
     if not np.isfinite(logits).all():
         raise UserError('the network answers NaN or infinite values; train anew')
-    return tasks.probabilities_of(tasks.margins_of(logits, task))
+    return network, tasks.margins_of(logits, task)
 
 
 def write_answer(path, text):
@@ -235,6 +301,26 @@ def tell_counts(decisions, task):
             np.count_nonzero(counts) == 1:
         print(f'warning: every record is {task.class_names[int(counts.argmax())]}; look at '
               'validation.png whether the model has learnt anything, before you upload this')
+
+
+def write_report(arguments, config, trained, answered, band, asked):
+    """Write output/report.html, or input_report.html for own ECGs.
+
+    asked: (network, pictures) that gave the answer
+    """
+    own = arguments.input is not None
+    found = inputs.find_inputs(arguments.input)[0] if own else \
+        report.find_originals(config.data.root, answered.names)
+    chosen = report.choose(answered, max(arguments.report_records, 0))
+    signals, notes = report.read_originals(
+        {name: found[name] for name in answered.names if name in found},
+        {answered.names[index] for index in chosen}, arguments.sampling_rate, arguments.unit)
+    drawings = report.draw(answered, chosen, signals, (*asked, config.predict.batch_size), trained)
+    path = os.path.join(config.output, 'input_report.html' if own else 'report.html')
+    page.write(path, arguments.report, answered, drawings, notes,
+               {'sure': config.predict.sure, 'band': band, **report.describe_model(trained),
+                'scores': answered.scores(trained.config.seed)})
+    print(f'{path}: all answers, and {len(chosen)} ECGs to look at')
 
 
 if __name__ == '__main__':

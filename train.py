@@ -22,7 +22,8 @@ from models.loss import compute_loss, weigh_classes
 from models.optimizer import learning_rate, make_optimizer
 from models.pretrained import load_pretrained
 from models.weights import Average, LastGood, set_state, state_arrays, weights_of
-from utils import checkpoint, errors, files, images, machine, metrics, plots, records, tasks
+from utils import (calibration, checkpoint, errors, files, images, machine, metrics, plots, records,
+                   tasks)
 from utils import config as settings
 from utils.background import Background
 from utils.errors import Stopped, StopRequest, UserError
@@ -134,8 +135,8 @@ def main():
         raise UserError(f'out of memory on {device} with train.batch_size '
                         f'{config.train.batch_size} and render.size {config.render.size}; what was '
                         'saved is whole: lower train.batch_size (half as many pictures take half '
-                        'the memory), or draw smaller pictures with process.py -o render.size=320'
-                        ) from None
+                        'the memory), or draw smaller pictures with process.py -o render.size=320 '
+                        '/ 显存或内存不足：请减小 train.batch_size 或 render.size，已保存的都完好') from None
 
 
 def add_arguments(parser):
@@ -320,7 +321,8 @@ def find_checkpoint(config, arguments, fingerprint):
         raise UserError(f'{last} is of a run with other settings: {"; ".join(changed)}; set them '
                         'back to go on, or start afresh with -o train.resume=never, or in another '
                         'folder with -o output=FOLDER; only train.iters can be raised, with -o '
-                        'train.resume=extend')
+                        'train.resume=extend / 设置与上次训练不同：改回原来的设置可接着训练；或用 -o '
+                        'train.resume=never 重新训练，或用 -o output=FOLDER 换一个文件夹')
     iteration = state['iteration']
     if iteration < config.train.iters:
         rate = learning_rate(iteration + 1, config.train)
@@ -457,8 +459,8 @@ def evaluate_and_keep(run, epoch):
     if not np.isfinite(logits).all():
         raise_not_finite(run, 'answers of the network')
     margins = tasks.margins_of(logits, task)
-    thresholds = metrics.tune_thresholds(data.val_targets, margins)
-    scores = metrics.score(data.val_targets, tasks.probabilities_of(margins), thresholds, task)
+    learnt, calibrated, note = learn_from(data.val_targets, margins, config)
+    scores = learnt['validation']
     loss = compute_loss(paddle.to_tensor(logits), data.val_targets, None, 0.0, task)
     scores['loss'] = float(loss)
     run.log.info(f'[EVAL] epoch: {epoch + 1} avg accuracy: {scores["accuracy"]:.4f}, f1: '
@@ -472,38 +474,55 @@ def evaluate_and_keep(run, epoch):
         progress.best = {'value': value, 'score': scores[metric], 'epoch': epoch + 1,
                          'iteration': progress.iteration}
         if ranks.rank() == 0:
-            keep_best(run, scores, thresholds, margins)
+            keep_best(run, learnt, margins, calibrated)
+            run.log.info(note)
     run.evaluated = time.perf_counter()
     if ranks.rank() == 0 and run.evaluated - run.drawn > DRAW_SECONDS:
         draw(run)
 
 
-def keep_best(run, scores, thresholds, margins):
+def learn_from(targets, margins, config):
+    """What records that were not trained on tell of how to decide.
+
+    Returns: (learnt, calibrated, note): dict for metrics.json; the others as calibrate() has them
+    """
+    temperature, calibrated, note = calibration.calibrate(margins, targets, config.seed)
+    thresholds = metrics.tune_thresholds(targets, margins / temperature)
+    scores = metrics.score(targets, tasks.probabilities_of(margins / temperature), thresholds,
+                           tasks.TASKS[config.task])
+    learnt = {'temperature': np.asarray(temperature).tolist(), 'threshold': thresholds.tolist(),
+              'validation': scores}
+    return learnt, calibrated, note
+
+
+def keep_best(run, learnt, margins, calibrated):
     """Have the model, all that prediction needs and a picture of its scores written."""
     import paddle
     config, data, task, best = run.config, run.data, run.task, run.progress.best
+    scores = learnt['validation']
     kept = {'epoch': best['epoch'], 'iteration': best['iteration'], 'paddle': paddle.__version__,
-            'threshold': thresholds.tolist(), 'validation': scores}
+            **learnt}
     table = tasks.validation_table(data.val_names, data.val_targets, margins, task)
     run.background.submit(checkpoint.save_best, run.best_folder, [weights_of(run.average.network)],
                           config, kept, table)
     title = (f'Best model: epoch {best["epoch"]}, F1 {scores["f1"]:.3f}, AUC {scores["auc"]:.3f}, '
              f'accuracy {scores["accuracy"]:.3f}')
-    run.background.submit(draw_validation, config.output, data.val_targets, margins, thresholds,
-                          task, title)
+    run.background.submit(draw_validation, config.output, data.val_targets, margins, calibrated,
+                          learnt['threshold'], task, title)
     run.log.info(f'[EVAL] the best model so far is saved in {run.best_folder}')
 
 
-def draw_validation(output, targets, margins, thresholds, task, title):
+def draw_validation(output, targets, margins, calibrated, thresholds, task, title):
     """Draw output/validation.png: the answers for records that were not trained on."""
-    path, probabilities = os.path.join(output, 'validation.png'), tasks.probabilities_of(margins)
-    decisions = tasks.decide(probabilities, thresholds, task)
+    path = os.path.join(output, 'validation.png')
+    both = [tasks.probabilities_of(each) for each in (margins, calibrated)]
+    decisions = tasks.decide(both[1], np.asarray(thresholds), task)
     if task.multi_label:
         shown = slice(MOST_CURVES)
-        plots.draw_validation_classes(targets[:, shown], probabilities[:, shown],
+        plots.draw_validation_classes(targets[:, shown], [each[:, shown] for each in both],
                                       decisions[:, shown], task.class_names[shown], title, path)
     else:
-        plots.draw_validation(targets, probabilities, decisions, float(thresholds), title, path)
+        plots.draw_validation(targets, both, decisions, thresholds, title, path)
 
 
 def join_folds(config, arguments):
@@ -522,17 +541,16 @@ def join_folds(config, arguments):
     together = pd.concat(tables, ignore_index=True).sort_values('name')
     targets, margins = tasks.of_validation_table(together, task)
     files.write_table(os.path.join(config.output, 'out_of_fold.csv'), together)
-    thresholds = metrics.tune_thresholds(targets, margins)
-    probabilities = tasks.probabilities_of(margins)
-    print(f'out of fold, {len(together)} records:')
+    learnt, calibrated, note = learn_from(targets, margins, config)
+    thresholds, scores = np.asarray(learnt['threshold']), learnt['validation']
+    probabilities = tasks.probabilities_of(margins / np.asarray(learnt['temperature']))
+    print(f'out of fold, {len(together)} records:\n{note}')
     for line in metrics.describe(targets, probabilities, thresholds, config.seed, task):
         print(line)
-    scores = metrics.score(targets, probabilities, thresholds, task)
-    kept = {'epoch': -1, 'iteration': config.train.iters, 'paddle': paddle.__version__,
-            'threshold': thresholds.tolist(), 'validation': scores}
+    kept = {'epoch': -1, 'iteration': config.train.iters, 'paddle': paddle.__version__, **learnt}
     folder = os.path.join(config.output, 'best_model')
     checkpoint.save_best(folder, networks, config, kept, together)
-    draw_validation(config.output, targets, margins, thresholds, task,
+    draw_validation(config.output, targets, margins, calibrated, thresholds, task,
                     f'Out of fold, {config.train.folds} networks: F1 {scores["f1"]:.3f}, AUC '
                     f'{scores["auc"]:.3f}, accuracy {scores["accuracy"]:.3f}')
     print(f'{folder} holds the {len(networks)} networks; next: '

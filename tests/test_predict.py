@@ -54,7 +54,7 @@ def read_rows(path):
 
 def probabilities_in(path):
     table = pd.read_csv(path)
-    assert list(table.columns) == ['name', 'abnormal'] and table['name'].tolist() == NAMES
+    assert list(table.columns) == ['name', 'abnormal', 'unsure'] and table['name'].tolist() == NAMES
     return table['abnormal'].to_numpy()
 
 
@@ -151,7 +151,7 @@ def test_thresholds():
     assert predict.read_thresholds(twelve, 'auto', 'F', task_2).tolist() == [0.1] * 12
     assert predict.read_thresholds(twelve, 0.7, 'F', task_2).tolist() == [0.7] * 12
     for kept, task in ((twelve, tasks.TASKS[1]), ({'threshold': 0.4}, task_2), ({}, task_2)):
-        with pytest.raises(UserError, match='^F/metrics.json: the threshold is'):
+        with pytest.raises(UserError, match='^F: the threshold in metrics.json is'):
             predict.read_thresholds(kept, 'auto', 'F', task)
 
 

@@ -80,8 +80,8 @@ def test_answers_have_the_contests_form_and_the_scores_that_are_printed(run2, de
         assert labels and labels == sorted(set(labels)) and 1 <= labels[0] and labels[-1] <= 12
         assert labels == [1] or 1 not in labels
     table = pd.read_csv(folder / 'probabilities.csv')
-    assert list(table) == ['name', *TASK.class_names] and table['name'].tolist() == names
-    probabilities = table.iloc[:, 1:].to_numpy()
+    assert list(table) == ['name', *TASK.class_names, 'unsure'] and table['name'].tolist() == names
+    probabilities = table.iloc[:, 1:-1].to_numpy()
     assert ((probabilities >= 0) & (probabilities <= 1)).all()
     truth, decisions = (tasks.read_reference(str(path), names, TASK) for path in (
         os.path.join(demo2, 'valreference.csv'), folder / 'answer.csv'))

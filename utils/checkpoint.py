@@ -15,9 +15,10 @@ import pickle
 import zipfile
 
 import numpy as np
+import pandas as pd
 
 from utils import config as settings
-from utils import files
+from utils import files, tasks
 from utils.errors import UserError
 
 WEIGHTS = 'model.pdparams'
@@ -155,6 +156,25 @@ def _read_best(folder, metrics):
     networks = [read_weights(os.path.join(folder, os.path.basename(name)), str(expected))
                 for name, expected in sums.items()]
     return networks, config, metrics
+
+
+def load_validation(folder, task):
+    """What a model answered for the records that it was not trained on.
+
+    folder: str, a best_model; task: tasks.Task
+    Returns: (targets, margins), see tasks.of_validation_table()
+    Raises: UserError
+    """
+    path = os.path.join(folder, VALIDATION)
+    try:
+        table = pd.read_csv(path, dtype={'name': str}, keep_default_na=False)
+        targets, margins = tasks.of_validation_table(table, task)
+        if not len(table) or not np.isfinite(margins).all() or targets.shape != margins.shape:
+            raise ValueError('a value is missing')
+    except (OSError, ValueError, IndexError) as error:
+        raise UserError(f'{path}: damaged or missing ({error}), expected the answers for the '
+                        'validation records; copy the whole folder again, or train anew') from None
+    return targets, margins
 
 
 def save_last(folder, state, arrays, alone=False):

@@ -135,6 +135,7 @@ class Predict:
     batch_size: int = free(32, at_least(1))
     views: int = matters(5, between(1, 50), before=1)
     threshold: Union[str, float] = free('auto', auto_or(between(0, 1)))
+    sure: float = free(0.95, between(0.5, 0.999))
     answer_format: str = free('list', one_of('list', 'onehot'))
     precision: str = free('fp32', one_of('fp32', 'bf16'))
     answer: str = free('answer.csv', TABLE)

@@ -82,11 +82,10 @@ def bootstrap_interval(function, arrays, seed, draws=1000):
     return float(low), float(high)
 
 
-def describe(targets, probabilities, thresholds, seed, task):
-    """Lines that say how good an answer is, each score with its 95 % bootstrap interval.
+def intervals(targets, probabilities, thresholds, seed, task):
+    """Scores with their 95 % bootstrap intervals: yields (name, value, low, high).
 
     See score() for the arguments; seed: int, of the bootstrap
-    Yields: str
     """
     decisions = decide(probabilities, thresholds, task)
     scores = [('accuracy', accuracy, decisions)]
@@ -97,7 +96,14 @@ def describe(targets, probabilities, thresholds, seed, task):
                    ('sensitivity', sensitivity, decisions), ('specificity', specificity, decisions)]
     for name, function, answer in scores:
         low, high = bootstrap_interval(function, (targets, answer), seed)
-        yield f'{name}: {function(targets, answer):.4f} (95 % interval {low:.4f} to {high:.4f})'
+        yield name, function(targets, answer), low, high
+
+
+def describe(targets, probabilities, thresholds, seed, task):
+    """Lines, str, that say how good an answer is; the arguments are those of intervals()."""
+    decisions = decide(probabilities, thresholds, task)
+    for name, value, low, high in intervals(targets, probabilities, thresholds, seed, task):
+        yield f'{name}: {value:.4f} (95 % interval {low:.4f} to {high:.4f})'
     if task.multi_label:
         all_scores = score(targets, probabilities, thresholds, task)
         yield f'mean AUC: {all_scores["auc"]:.4f}'

@@ -3,7 +3,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from utils import files
+from utils import calibration, files
 from utils.records import LEADS, SAMPLING_RATE
 
 GRID_FINE, GRID_BOLD, TRACE = '#f6d5d5', '#e7a3a3', '#111111'
@@ -65,16 +65,17 @@ def draw_curves(history, path):
     _save(figure, path)
 
 
-def draw_validation(targets, probabilities, decisions, threshold, title, path):
-    """Draw the ROC curve and the confusion matrix of task 1.
+def draw_validation(targets, both, decisions, threshold, title, path):
+    """Draw the ROC curve, the confusion matrix and the reliability curve of task 1.
 
-    targets, decisions: int arrays (n,) of 0 and 1; probabilities: float array (n,);
-    threshold: float; path: str
+    targets, decisions: int arrays (n,) of 0 and 1; both: float arrays (n,), the probabilities
+    without and with a temperature; threshold: float; path: str
     """
     from sklearn.metrics import confusion_matrix  # here, and so below: it takes 1.5 s to import
-    figure = Figure((11, 5), dpi=100, layout='constrained')
-    roc, matrix = figure.subplots(1, 2)
-    _draw_roc(roc, targets, probabilities, 'ROC')
+    figure = Figure((16, 5), dpi=100, layout='constrained')
+    roc, matrix, curve = figure.subplots(1, 3)
+    _draw_roc(roc, targets, both[1], 'ROC')
+    _draw_reliability(curve, targets, both)
     counts = confusion_matrix(targets, decisions, labels=(0, 1))
     if counts.sum(axis=1).all():
         false_alarms, found = counts[:, 1] / counts.sum(axis=1)
@@ -91,19 +92,21 @@ def draw_validation(targets, probabilities, decisions, threshold, title, path):
     _save(figure, path)
 
 
-def draw_validation_classes(targets, probabilities, decisions, class_names, title, path):
-    """Draw the ROC curve of every class of task 2, and each class's count and F1.
+def draw_validation_classes(targets, both, decisions, class_names, title, path):
+    """Draw the ROC curve of every class of task 2, each class's count and F1, and how reliable the
+    probabilities of all classes are.
 
-    targets, decisions: arrays (n, 12) of 0 and 1; probabilities: float array (n, 12); path: str
+    targets, decisions: arrays (n, 12) of 0 and 1; both: float arrays (n, 12), as above; path: str
     """
     from sklearn.metrics import f1_score
     f1 = f1_score(targets, decisions, average=None, zero_division=0)
     figure = Figure((17, 11), dpi=90, layout='constrained')
     left, right = figure.subfigures(1, 2, width_ratios=(4, 1.25))
     for axes, name, truth, values in zip(left.subplots(3, 4).flat, class_names, targets.T,
-                                         probabilities.T):
+                                         both[1].T):
         _draw_roc(axes, truth, values, name.replace(' right ', ' right\n'))  # the one too long
-    axes = right.subplots()
+    axes, curve = right.subplots(2, 1, height_ratios=(2.6, 1))
+    _draw_reliability(curve, targets, both)
     position = np.arange(len(class_names))[::-1]
     axes.barh(position, f1, color='#a6c8e4')
     for at, name, value, count in zip(position, class_names, f1, targets.sum(axis=0)):
@@ -113,6 +116,18 @@ def draw_validation_classes(targets, probabilities, decisions, class_names, titl
              title=f'{len(targets)} validation records')
     figure.suptitle(title)
     _save(figure, path)
+
+
+def _draw_reliability(axes, targets, both):
+    axes.plot([0, 1], [0, 1], color='#bbbbbb', linewidth=0.8)
+    for values, name, color in zip(both, ('before', 'after'), ('#999999', 'C0')):
+        mean, true, error = calibration.reliability(values, targets)
+        axes.plot(mean, true, marker='o', markersize=4, color=color,
+                  label=f'{name} calibration, error {error:.3f}')
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel='probability that is said',
+             ylabel='part that is true', title='Reliability')
+    axes.set_aspect('equal')
+    axes.legend(loc='lower right')
 
 
 def _draw_roc(axes, targets, probabilities, name):
