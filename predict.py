@@ -86,7 +86,8 @@ def main():
                                            config.predict.answer_format))
     print(f'Save to {answer}')
     tell_counts(answered.decisions, task)
-    print(f'{answered.unsure.sum()} of them unsure; {calibration.describe(band, config.predict.sure)}')
+    worth = calibration.describe(band, config.predict.sure)
+    print(f'{answered.unsure.sum()} of them unsure; {worth}')
     if truth is not None:
         print(f'scores on {len(truth)} records:')
         for line in metrics.describe(truth, answered.probabilities, trained.thresholds,
