@@ -12,7 +12,7 @@ TEXTS = {
     'title': ('ECG report', '心电图分析报告'),
     'warning': ("A network's answers about ECGs, to be looked at by somebody who reads ECGs; not a "
                 "doctor's diagnosis.", '以下是神经网络对心电图的判断，须由能阅读心电图的人核对，不能代替医生诊断。'),
-    'model': ('Model', '模型'), 'trained': ('Iterations', '迭代次数'), 'source': ('ECGs', '心电图'),
+    'model': ('Model', '模型'), 'trained': ('Iterations', '迭代次数'),
     'drawn': ('Picture', '图片'), 'made': ('Made', '生成时间'),
     'answers': ('This answer', '本次结果'), 'all': ('all', '全部'),
     'unsure': ('unsure', '不确定'), 'sure': ('sure', '确定'),
