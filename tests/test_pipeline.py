@@ -25,7 +25,7 @@ SETTINGS = """
 device: cpu
 output: ~/out put
 data: {source: '~/my ECGs #1', root: '~/pictures #2'}
-render: {size: 64.0}
+render: {size: 64.0, beats: false}
 model: {name: resnet18, pretrained: none}
 train: {iters: 2e1, batch_size: 8.0, warmup_iters: 5, eval_interval: 10}
 """
@@ -121,7 +121,7 @@ def test_pictures_are_drawn_anew_as_it_says(shell, first_run):
     assert answer.read_bytes() == before
     assert '46 drawn' in shell.succeed(command_after('draw it with', result.stderr))
     assert contents(pictures / 'train') == all_pictures
-    assert images.list_pictures(str(pictures), 'val', settings_of(Render(size=64)), '') == NAMES
+    assert images.list_pictures(str(pictures), 'val', settings_of(Render(size=64, beats=False)), '') == NAMES
 
 
 def test_from_another_folder(shell, competition, tmp_path):
@@ -171,8 +171,9 @@ def test_folds(shell, drawn, tmp_path):
     assert table.to_numpy()[:, :2].tolist() == labels.to_numpy().tolist()  # every record once
 
     shell.succeed(command_after('next', finished))
-    networks, _, _ = checkpoint.load_best(str(tmp_path / 'out'))
-    pixels, margins = np.stack([decode_png(f'{drawn}/val/{name}.png', (64, 64)) for name in NAMES]), []
+    networks, _, kept = checkpoint.load_best(str(tmp_path / 'out'))
+    pixels = np.stack([decode_png(f'{drawn}/val/{name}.png', (64, 64)) for name in NAMES])
+    margins = []
     for number, weights in enumerate(networks, 1):
         own, = checkpoint.load_best(str(tmp_path / 'out' / 'folds' / str(number)))[0]
         assert all(np.array_equal(own[key], weights[key]) for key in weights)
@@ -181,7 +182,8 @@ def test_folds(shell, drawn, tmp_path):
         margins.append(np.diff(plain_network(model)(pixels))[:, 0])
     found = pd.read_csv(tmp_path / 'out' / 'probabilities.csv')['abnormal']
     assert len(networks) == 2 and not np.allclose(*margins, atol=1e-3)
-    assert np.allclose(found, probabilities_of(np.mean(margins, axis=0)), atol=1e-4)
+    expected = probabilities_of(np.mean(margins, axis=0) / kept['temperature'])
+    assert np.allclose(found, expected, atol=1e-4)
 
 
 @pytest.mark.skipif(not os.path.isdir(REAL), reason='the real ECGs are not on this machine')

@@ -219,7 +219,7 @@ def replace_in(path, old, new):
 
 
 def draw_otherwise(root):
-    stamp = {**settings_of(Render(size=64, line_width=2.0)), 'record': 1}
+    stamp = {**settings_of(Render(size=64, line_width=2.0, beats=False)), 'record': 1}
     (root / 'val' / 'TEST0004.png').write_bytes(encode_png(np.zeros((64, 64), np.uint8), stamp))
 
 
