@@ -14,7 +14,7 @@ from utils.config import Config, Render
 from utils.errors import UserError
 from utils.render import settings_of
 
-DRAWN_WITH = settings_of(Render(size=64))
+DRAWN_WITH = settings_of(Render(size=64, beats=False))
 
 
 def load(path, name='resnet18', drawn_with=DRAWN_WITH):
@@ -71,7 +71,7 @@ def test_a_best_model_folder(tmp_path):
     weights = weights_of(build_model('resnet18', 2, seed=1))
     metrics = {'epoch': 1, 'iteration': 5, 'validation': {'f1': 0.5}}
     folder = tmp_path / 'best_model'
-    checkpoint.save_best(str(folder), [weights], Config(render=Render(size=64)), metrics,
+    checkpoint.save_best(str(folder), [weights], Config(render=Render(size=64, beats=False)), metrics,
                          pd.DataFrame({'name': []}))
     (said,), loaded = load(folder)
     assert f'102 of 102 tensors of resnet18 from {folder}' in said

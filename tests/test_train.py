@@ -48,7 +48,7 @@ def finished(tmp_path_factory):
     """(data.root, output, CompletedProcess): a run over one epoch of 9 iterations and a little."""
     root, output = tmp_path_factory.mktemp('320'), str(tmp_path_factory.mktemp('output'))
     os.makedirs(root / 'train')
-    rng, drawn_with = np.random.default_rng(0), settings_of(Render(size=32))
+    rng, drawn_with = np.random.default_rng(0), settings_of(Render(size=32, beats=False))
     names = [f'TRAIN{i + 1:04d}' for i in range(320)]
     for i, name in enumerate(names):
         picture = rng.integers(200, 256, (32, 32), dtype=np.uint8)
