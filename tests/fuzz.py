@@ -322,7 +322,8 @@ def make_seeds(folder):
         put('npz', '.npz', file.read())
     kept = {'epoch': 1, 'iteration': 3, 'threshold': 0.5, 'validation': {'f1': 0.5}}
     best = os.path.join(folder, 'good_best')
-    checkpoint.save_best(best, [arrays], config.Config(), kept, pd.DataFrame({'name': ['A']}))
+    checkpoint.save_best(best, [arrays], config.Config(), kept, pd.DataFrame({
+        'name': ['A'], 'abnormal: truth': [1], 'abnormal: log-odds': [0.5]}))
     for name in ('config.yml', 'metrics.json'):
         with open(os.path.join(best, name), 'rb') as file:
             put('best', os.path.splitext(name)[1], file.read())
