@@ -162,7 +162,7 @@ def read_numbers(value, count, what):
     """A float above 0, or an array of `count` of them; `what` names it where it is neither."""
     numbers = np.asarray(value, dtype=object)
     if numbers.shape != (() if count == 1 else (count,)) or \
-            not all(isinstance(each, float) and each > 0 for each in numbers.flat):
+            not all(isinstance(each, float) and 0 < each < np.inf for each in numbers.flat):
         raise UserError(f'{what} in {checkpoint.METRICS} is {value}, expected {count} number(s); '
                         'copy the whole folder again, or train anew')
     return numbers.astype(float) if count > 1 else float(numbers)

@@ -52,7 +52,8 @@ def keep_model(folder, overrides):
     os.makedirs(os.path.dirname(folder))
     metrics = {'epoch': 1, 'iteration': 1, 'threshold': 0.5, 'validation': {'f1': 0.0}}
     checkpoint.save_best(folder, [weights_of(build_model(config.model.name, 2, 0))], config,
-                         metrics, pd.DataFrame(columns=['name']))
+                         metrics, pd.DataFrame({'name': ['A'], 'abnormal: truth': [1],
+                                                'abnormal: log-odds': [0.5]}))
 
 
 def options(overrides):

@@ -21,7 +21,7 @@ from utils.records import LEADS
 from utils.render import Renderer
 
 SEED = 99991  # none that a demo is trained with
-# What is asked about: group, the case's name in utils.demo, its column of truth.csv, task 2's class.
+# What is asked about: group, case in utils.demo, column of its truth.csv, class of task 2.
 FINDINGS = (('ST', 'ST', 'leads_ST', 10), ('T', 'T', 'leads_T', 9),
             ('bundle branch block', 'CRBBB', 'leads_CRBBB', 8),
             ('bundle branch block', 'other', 'leads_LBBB', 11),

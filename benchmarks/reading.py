@@ -8,7 +8,8 @@ import numpy as np
 from benchmarks.measure import alternate
 from benchmarks.pictures import draw_all
 from utils import images
-from utils.config import Augment
+from utils.config import Augment, Render
+from utils.render import shape_of
 
 BATCH = 32
 NEEDED = 250  # pictures per second that one core should deliver
@@ -22,7 +23,7 @@ def compare(source, folder, size, runs):
     augmentation = (Augment(), size / 24, 0)
 
     def read(cached, workers):
-        pictures = images.Pictures(paths, (size, size), cached, augmentation)
+        pictures = images.Pictures(paths, shape_of(Render(size=size)), cached, augmentation)
         batches = [(0, np.arange(BATCH)), (0, np.arange(BATCH, 2 * BATCH))]
         return lambda: sum(len(pixels) for _, _, pixels in
                            images.read_batches(pictures, batches, workers))
@@ -45,7 +46,7 @@ def hand_over(paths, size, batches=8):
 
     paths: list of str; size: int, pixels of their pictures
     """
-    pictures = images.Pictures(paths, (size, size), cached=True)
+    pictures = images.Pictures(paths, shape_of(Render(size=size)), cached=True)
     order = [(0, np.arange(BATCH) % len(paths))] * (batches + images.PREFETCH + 1)
     reading, waited = images.read_batches(pictures, order, 1), []
     for _ in range(batches):

@@ -158,7 +158,7 @@ def test_predict_applies_it(trained, drawn, tmp_path):
                 (tmp_path / 'probabilities.csv').read_text().splitlines()]
         assert rows[0] == ['name', 'abnormal', 'unsure'] and {row[2] for row in rows[1:]} <= {*'01'}
         unsure = sum(row[2] == '1' for row in rows)
-        assert f'{unsure} of them unsure' in result.stdout
+        assert f'\n{unsure} unsure; ' in result.stdout
         return (tmp_path / 'answer.csv').read_text(), np.array([float(row[1]) for row in rows[1:]])
 
     answer, before = run(None, 0.45)

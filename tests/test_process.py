@@ -48,7 +48,7 @@ def drawn_as(path, values):
 # file name without .mat: (what is in it: a variable's value, a dict of variables, or bytes; words)
 UNREADABLE = {
     'no_ecgdata': ({'val': make_signal(1), 'fs': 500}, ('no variable ecgdata', 'found fs, val')),
-    'shape': (np.ones((8, 5000)), ('the shape (8, 5000)', 'expected 12 leads x samples')),
+    'shape': (np.ones((8, 5000)), ('the shape (8, 5000)', 'expected (12, 5000)')),
     'three_axes': (np.ones((12, 5000, 2)), ('the shape (12, 5000, 2)',)),
     'turned_short': (np.ones((2500, 12)), ('2500 samples', 'expected 5000')),
     'cell': (np.full((12, 2), 1.0, dtype=object), ('not numeric (found cell)', 'expected real')),
