@@ -87,7 +87,7 @@ def main():
     print(f'Save to {answer}')
     tell_counts(answered.decisions, task)
     worth = calibration.describe(band, config.predict.sure)
-    print(f'{answered.unsure.sum()} of them unsure; {worth}')
+    print(f'{answered.unsure.sum()} unsure; {worth}')
     if truth is not None:
         print(f'scores on {len(truth)} records:')
         for line in metrics.describe(truth, answered.probabilities, trained.thresholds,
