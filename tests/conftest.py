@@ -12,7 +12,7 @@ PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, PROJECT)
 
 SMALL = ('render.size=64', 'render.beats=false', 'model.name=resnet18', 'model.pretrained=none',
-         'train.batch_size=8', 'predict.views=1', 'device=cpu')
+         'train.batch_size=8', 'device=cpu')
 
 
 def run_script(script, *arguments, timeout=300, env=None, cwd=PROJECT):

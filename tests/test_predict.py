@@ -72,7 +72,8 @@ def predicted(trained, drawn, tmp_path_factory):
     os.chmod(model, 0o555)
     result = run_script('predict.py', '--model', model, *command(
         drawn, folder / 'output', 'task=2', 'seed=5', 'render.size=224', 'render.line_width=3',
-        'model.name=resnet101', 'model.pretrained=nowhere', 'predict.batch_size=4'))
+        'model.name=resnet101', 'model.pretrained=nowhere', 'predict.batch_size=4',
+        'predict.views=5'))
     os.chmod(model, 0o755)
     assert result.returncode == 0, result.stderr
     assert contents(model) == before

@@ -133,7 +133,7 @@ class Augment:
 @dataclass(frozen=True)
 class Predict:
     batch_size: int = free(32, at_least(1))
-    views: int = matters(5, between(1, 50), before=1)
+    views: int = matters(1, between(1, 50))
     threshold: Union[str, float] = free('auto', auto_or(between(0, 1)))
     sure: float = free(0.95, between(0.5, 0.999))
     answer_format: str = free('list', one_of('list', 'onehot'))
