@@ -114,7 +114,8 @@ def test_scores(run_here, predicted, tmp_path, capsys):
     threshold = np.sort(probabilities)[2:4].mean()  # three records on each side
     names = [f'{name}.mat' for name in NAMES[::-1]]
     reference = write_reference(tmp_path / 'key.csv', names, TRUTH[::-1])
-    assert run_here('--reference', reference, '-o', f'predict.threshold={threshold:.9f}') == 0
+    assert run_here('--reference', reference, *overrides(
+        f'predict.threshold={threshold:.9f}', 'predict.views=5')) == 0
     tags = [int(row[1]) for row in read_rows(tmp_path / 'output' / 'answer.csv')[1:]]
     assert tags == (probabilities >= threshold).astype(int).tolist() and sum(tags) == 3
     wins = [(a > b) + 0.5 * (a == b) for a in probabilities[1::2] for b in probabilities[::2]]
