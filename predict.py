@@ -136,7 +136,7 @@ def load_trained(path, threshold):
           f'{kept["iteration"]}, validation F1 {kept["validation"]["f1"]:.4f}, threshold '
           f'{np.round(thresholds, 4).tolist()}')
     return Trained(folder, config, task, models, kept['iteration'], thresholds, temperature,
-                   *checkpoint.load_validation(folder, task))
+                   *tasks.of_validation_table(checkpoint.load_validation(folder, task), task))
 
 
 def read_thresholds(kept, wanted, folder, task):
@@ -295,7 +295,7 @@ def write_answer(path, text):
 
 def tell_counts(decisions, task):
     """Print how often each class was answered, and warn where it is suspiciously uniform."""
-    counts = decisions.sum(axis=0) if task.multi_label else np.bincount(decisions, minlength=2)
+    counts = tasks.counts_of(decisions, task)
     each = ', '.join(f'{count} {name}' for name, count in zip(task.class_names, counts))
     print(f'{len(decisions)} records: {each}')
     if len(decisions) >= SUSPICIOUS_FROM and (counts == len(decisions)).any() and \

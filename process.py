@@ -1,5 +1,4 @@
 """Draw each MAT record as a PNG: data.source -> data.root/train/NAME.png and .../val/NAME.png."""
-import functools
 import os
 import zlib
 from contextlib import closing
@@ -7,7 +6,7 @@ from contextlib import closing
 from utils import config as settings
 from utils import errors, files, log, machine, pool, records
 from utils.errors import UserError
-from utils.render import MANIFEST, Renderer, encode_png, read_stamp, settings_of
+from utils.render import MANIFEST, encode_png, read_stamp, renderer_of, settings_of
 
 
 def main():
@@ -113,12 +112,6 @@ def draw(job):
         return 'error', [str(error)]
     except OSError as error:
         return 'error', [errors.describe_os_error(error)]
-
-
-@functools.lru_cache(maxsize=1)
-def renderer_of(render):
-    """The Renderer of this process."""
-    return Renderer(render.size, render.mv_per_lead, render.line_width, render.beats)
 
 
 def copy_labels(reference, root):

@@ -230,8 +230,8 @@ def load_data(config, arguments, fold):
                         'records, and a multiple of the processes')
     shape, workers = shape_of(config.render), machine.workers_of(config.data.workers)
     cached = images.fits_in_memory(config.data.cache, len(names) * world, shape)
-    augmentation = (config.augment, config.render.size / len(records.LEADS) / config.render.mv_per_lead,
-                    config.seed)
+    pixels_per_mv = config.render.size / len(records.LEADS) / config.render.mv_per_lead
+    augmentation = config.augment, pixels_per_mv, config.seed
     own = paths[validation[ranks.part_of(len(validation))]]
     checksums = [read_stamp(path)['record'] for path in paths]
     identity = zlib.crc32(repr((names, checksums)).encode() + targets.tobytes())
@@ -532,8 +532,7 @@ def join_folds(config, arguments):
     for fold in range(config.train.folds):
         folder = checkpoint.find_best(config_of_fold(config, fold).output)
         networks += checkpoint.load_best(folder)[0]
-        tables.append(pd.read_csv(os.path.join(folder, checkpoint.VALIDATION),
-                                  dtype={'name': str}, keep_default_na=False))
+        tables.append(checkpoint.load_validation(folder, task))
     for number, table in enumerate(tables, 1):
         targets, margins = tasks.of_validation_table(table, task)
         auc = metrics.score(targets, tasks.probabilities_of(margins), 0.5, task)['auc']

@@ -4,7 +4,7 @@ import os
 from utils import files, records
 from utils.config import Render
 from utils.images import MANIFEST
-from utils.render import Renderer, encode_png, settings_of
+from utils.render import encode_png, renderer_of, settings_of
 
 
 def mat_files(source):
@@ -19,7 +19,7 @@ def draw_all(source, folder, size):
     Returns: list of paths
     """
     render = Render(size=size)
-    renderer = Renderer(render.size, render.mv_per_lead, render.line_width, render.beats)
+    renderer = renderer_of(render)
     paths = []
     for path in mat_files(source):
         picture = renderer.draw(records.read_record(path)[0])

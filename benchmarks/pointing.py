@@ -9,7 +9,6 @@ import zlib  # noqa: F401  before Paddle, see models/device.py
 
 import argparse
 
-import numpy as np
 import pandas as pd
 
 from models import build_model, device
@@ -18,7 +17,7 @@ from models.weights import set_weights
 from utils import checkpoint, errors, explain, tasks
 from utils.demo import make_record
 from utils.records import LEADS
-from utils.render import Renderer
+from utils.render import renderer_of
 
 SEED = 99991  # none that a demo is trained with
 # What is asked about: group, case in utils.demo, column of its truth.csv, class of task 2.
@@ -53,9 +52,7 @@ def ask(finding, trained, blind, model, wanted):
     """Dicts, a row of the table each, of `wanted` ECGs whose finding the model gets right."""
     group, case, column, label = finding
     config, kept, task = model
-    render = config.render
-    renderer = Renderer(render.size, render.mv_per_lead, render.line_width, render.beats)
-    flat = explain.flat_picture(render)
+    renderer, flat = renderer_of(config.render), explain.flat_picture(config.render)
     limits = tasks.log_odds(kept['threshold']) * kept.get('temperature', 1.0)
     label, rows = (label if task.multi_label else 0), []
     wanted //= sum(group == other[0] for other in FINDINGS)

@@ -157,7 +157,9 @@ def test_epochs_have_orders_of_their_own():
 
 def test_what_fits_in_memory(monkeypatch):
     monkeypatch.setattr(images.machine, 'free_memory', lambda: 1000)
-    assert images.fits_in_memory('auto', 4, (11, 11)) and not images.fits_in_memory('auto', 5, (11, 11))
-    assert images.fits_in_memory(True, 10**9, (640, 640)) and not images.fits_in_memory(False, 1, (8, 8))
+    assert images.fits_in_memory('auto', 4, (11, 11))
+    assert not images.fits_in_memory('auto', 5, (11, 11))
+    assert images.fits_in_memory(True, 10**9, (640, 640))
+    assert not images.fits_in_memory(False, 1, (8, 8))
     monkeypatch.setattr(images.machine, 'free_memory', lambda: None)
     assert not images.fits_in_memory('auto', 1, (8, 8))

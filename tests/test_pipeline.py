@@ -121,7 +121,8 @@ def test_pictures_are_drawn_anew_as_it_says(shell, first_run):
     assert answer.read_bytes() == before
     assert '46 drawn' in shell.succeed(command_after('draw it with', result.stderr))
     assert contents(pictures / 'train') == all_pictures
-    assert images.list_pictures(str(pictures), 'val', settings_of(Render(size=64, beats=False)), '') == NAMES
+    drawn_with = settings_of(Render(size=64, beats=False))
+    assert images.list_pictures(str(pictures), 'val', drawn_with, '') == NAMES
 
 
 def test_from_another_folder(shell, competition, tmp_path):

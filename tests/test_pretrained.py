@@ -71,7 +71,8 @@ def test_a_best_model_folder(tmp_path):
     weights = weights_of(build_model('resnet18', 2, seed=1))
     metrics = {'epoch': 1, 'iteration': 5, 'validation': {'f1': 0.5}}
     folder = tmp_path / 'best_model'
-    checkpoint.save_best(str(folder), [weights], Config(render=Render(size=64, beats=False)), metrics,
+    config = Config(render=Render(size=64, beats=False))
+    checkpoint.save_best(str(folder), [weights], config, metrics,
                          pd.DataFrame({'name': []}))
     (said,), loaded = load(folder)
     assert f'102 of 102 tensors of resnet18 from {folder}' in said

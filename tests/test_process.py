@@ -142,7 +142,8 @@ def test_what_is_written(competition, drawn):
     with Image.open(f'{drawn}/examples.png') as image:
         assert image.width > 1000 and image.height > 700
     kept = manifest(drawn)
-    assert {key: kept[key] for key in settings_of(Render())} == settings_of(Render(size=64, beats=False))
+    expected = settings_of(Render(size=64, beats=False))
+    assert {key: kept[key] for key in expected} == expected
     assert kept['source'] == competition and kept['finished']
     assert kept['not_drawn'] == {'train': [], 'val': []}
     assert kept['val'] == [f'TEST{i:04d}' for i in range(1, 7)] and len(kept['train']) == 40

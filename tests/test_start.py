@@ -5,6 +5,9 @@ from conftest import SMALL, overrides, refused, run_script
 
 from utils import checkpoint, start
 from utils.beats import MEASURES
+from utils.tasks import FINDINGS, TASKS
+
+LABELS = TASKS[3].class_names
 
 
 @pytest.fixture(scope='module')
@@ -27,10 +30,10 @@ def test_the_same_everywhere_and_varied(made):
 def test_labels_are_findings_and_quarters(made):
     findings, numbers = (np.array([each[at] for each in made]) for at in (1, 2))
     labels = start.labels_of(findings, numbers)
-    assert labels.shape == (60, len(start.LABELS))
-    count = len(start.FINDINGS)
+    assert labels.shape == (60, len(LABELS))
+    count = len(FINDINGS)
     assert np.array_equal(labels[:, :count], findings)
-    rate = [start.LABELS.index(f'{MEASURES[0]} above {quarter} quarter(s)') for quarter in (1, 2, 3)]
+    rate = [LABELS.index(f'{MEASURES[0]} above {quarter} quarter(s)') for quarter in (1, 2, 3)]
     assert labels[:, rate].sum(axis=0).tolist() == [45, 30, 15]
     assert numbers[labels[:, rate[2]] == 1, 0].min() > numbers[labels[:, rate[2]] == 0, 0].max()
 

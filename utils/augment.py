@@ -22,8 +22,8 @@ BEAT_SHIFT = 0.05  # s, the farthest that average beats are moved, with time_shi
 def augment(picture, rng, settings, pixels_per_mv):
     """Change a picture as another recording of the same heart would differ.
 
-    picture: uint8 array (size, size), or (2 * size, size) with average beats; rng: numpy.random.Generator, decides everything
-    settings: config.Augment; pixels_per_mv: float
+    picture: uint8 array (size, size), or (2 * size, size) with average beats
+    rng: numpy.random.Generator, decides everything; settings: config.Augment; pixels_per_mv: float
     Returns: uint8 array of the same shape, a new one
     """
     size = picture.shape[1]
@@ -35,7 +35,6 @@ def augment(picture, rng, settings, pixels_per_mv):
     amplitude = rng.uniform(0, settings.wander, (leads, 1))
     frequency, phase = rng.uniform(*WANDER_HZ, (leads, 1)), rng.uniform(0, 2 * np.pi, (leads, 1))
     noise = rng.standard_normal((leads, size), dtype=np.float32) * settings.noise
-
     moved = rng.uniform(-1, 1, 2) * (BEAT_SHIFT * settings.time_shift, settings.wander)  # s, mV
 
     columns = np.arange(size, dtype=np.float32)
@@ -74,10 +73,10 @@ def blank(picture, lead):
     """Take a lead out of a picture, in place; lead: int, its place in LEADS."""
     size = picture.shape[1]
     picture[:size][np.arange(size) * len(LEADS) // size == lead] = 255
-    row, column = divmod(lead, BEAT_COLUMNS)
-    pixels = np.arange(size)
-    cell = np.ix_(pixels * BEAT_ROWS // size == row, pixels * BEAT_COLUMNS // size == column)
     if len(picture) > size:
+        row, column = divmod(lead, BEAT_COLUMNS)
+        pixels = np.arange(size)
+        cell = np.ix_(pixels * BEAT_ROWS // size == row, pixels * BEAT_COLUMNS // size == column)
         picture[size:][cell] = 255
 
 

@@ -1,12 +1,13 @@
 """The average beat of an ECG, and what simple rules measure in it."""
+import functools
+
 import numpy as np
-from scipy.signal import butter, find_peaks, sosfiltfilt
 
 from utils.records import LEADS, SAMPLES, SAMPLING_RATE
 
 BEFORE, AFTER = 150, 266  # samples of an average beat before and after the middle of its QRS
-QRS_BAND = butter(2, (8, 30), 'bandpass', fs=SAMPLING_RATE, output='sos')
-NO_WANDER = butter(1, 0.4, 'highpass', fs=SAMPLING_RATE, output='sos')
+QRS_BAND = 2, (8, 30), 'bandpass'  # order, Hz, kind of a Butterworth filter
+NO_WANDER = 1, 0.4, 'highpass'
 CLOSEST, T_WAVE = 125, 180  # samples: QRSs are not nearer; what is nearer and weaker may be a T
 QRS = np.arange(-50, 60)  # samples about the middle, by which beats are compared and aligned
 SHIFTS = np.arange(-16, 17, 2)  # samples that a beat may be moved by to lie on the others
@@ -21,7 +22,8 @@ def find_beats(signal):
 
     signal: float32 array (12, 5000), mV; a flat one has none
     """
-    fast = sosfiltfilt(QRS_BAND, signal, axis=1)
+    from scipy.signal import find_peaks
+    fast = _filtered(signal, QRS_BAND)
     scale = np.percentile(np.abs(fast), 98, axis=1, keepdims=True) + 0.02  # each lead has its say
     energy = np.sqrt(((fast / scale) ** 2).mean(axis=0))
     window = np.hanning(51)  # 100 ms
@@ -44,7 +46,7 @@ def average_beat(signal):
     inside = beats[(beats >= BEFORE - SHIFTS[0]) & (beats <= SAMPLES - AFTER + SHIFTS[0])]
     if not len(inside):
         inside = np.array([SAMPLES // 2])  # no QRS is found, but something is there to be shown
-    level = sosfiltfilt(NO_WANDER, signal, axis=1)
+    level = _filtered(signal, NO_WANDER)
     alike = np.corrcoef(_cut(level, inside, QRS).reshape(len(inside), -1)) \
         if len(inside) > 1 else np.ones((1, 1))
     first = np.nan_to_num(np.median(alike, axis=1)).argmax()  # the one most like the others
@@ -56,6 +58,18 @@ def average_beat(signal):
     cut = _cut(level, moved, np.arange(-BEFORE, AFTER))
     cut -= np.median(cut[:, :, BEFORE - 55:BEFORE - 30], axis=2, keepdims=True)
     return np.median(cut, axis=0), beats, len(same) / len(inside)
+
+
+def _filtered(signal, kind):
+    """The signal through a filter, forwards and backwards, so that nothing moves in time."""
+    from scipy.signal import sosfiltfilt  # here: its import takes longer than all others together
+    return sosfiltfilt(_coefficients(*kind), signal, axis=1)
+
+
+@functools.lru_cache
+def _coefficients(order, hertz, kind):
+    from scipy.signal import butter
+    return butter(order, hertz, kind, fs=SAMPLING_RATE, output='sos')
 
 
 def _cut(level, places, window):

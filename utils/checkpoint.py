@@ -162,7 +162,7 @@ def load_validation(folder, task):
     """What a model answered for the records that it was not trained on.
 
     folder: str, a best_model; task: tasks.Task
-    Returns: (targets, margins), see tasks.of_validation_table()
+    Returns: pandas.DataFrame, as tasks.validation_table() made it
     Raises: UserError
     """
     path = os.path.join(folder, VALIDATION)
@@ -174,7 +174,7 @@ def load_validation(folder, task):
     except (OSError, ValueError, IndexError) as error:
         raise UserError(f'{path}: damaged or missing ({error}), expected the answers for the '
                         'validation records; copy the whole folder again, or train anew') from None
-    return targets, margins
+    return table
 
 
 def save_last(folder, state, arrays, alone=False):

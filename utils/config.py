@@ -248,7 +248,7 @@ def default_of(key):
 
 
 def before(key):
-    """What the setting 'section.key' was before it could be set; None where there is no such one."""
+    """What the setting 'section.key' was before it could be set; None where there is none."""
     return FIELDS[key].metadata['before'] if key in FIELDS else None
 
 

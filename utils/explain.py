@@ -7,7 +7,7 @@ import numpy as np
 
 from utils.augment import blank
 from utils.records import LEADS, SAMPLES
-from utils.render import Renderer
+from utils.render import renderer_of
 from utils.tasks import margins_of
 
 SECONDS = 10
@@ -15,8 +15,7 @@ SECONDS = 10
 
 def flat_picture(render):
     """The picture of twelve leads of 0 mV: uint8 array (height, size); render: config.Render."""
-    renderer = Renderer(render.size, render.mv_per_lead, render.line_width, render.beats)
-    return renderer.draw(np.zeros((len(LEADS), SAMPLES), np.float32))
+    return renderer_of(render).draw(np.zeros((len(LEADS), SAMPLES), np.float32))
 
 
 def where_leads_are(picture):

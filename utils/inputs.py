@@ -5,7 +5,6 @@ XML of Philips' carts. What a file says of its sampling rate, unit and leads cou
 for what it leaves open.
 """
 import contextlib
-import functools
 import io
 import math
 import os
@@ -18,7 +17,7 @@ from PIL import Image
 
 from utils import log, pool, records, tables
 from utils.errors import UserError, describe_os_error
-from utils.render import Renderer, encode_png, shape_of
+from utils.render import encode_png, renderer_of, shape_of
 from utils.signals import (SAMPLES, SAMPLING_RATE, SECONDS, NotAnECG, Raw, make_signal, naming,
                            raw_without_names)
 
@@ -107,16 +106,11 @@ def _draw(job):
     _, path, render, rate, unit = job
     try:
         signal, notes = read_input(path, rate, unit)
-        return encode_png(_renderer_of(render).draw(signal), {}), notes
+        return encode_png(renderer_of(render).draw(signal), {}), notes
     except UserError as error:
         return None, str(error)
     except OSError as error:
         return None, describe_os_error(error)
-
-
-@functools.lru_cache(maxsize=1)
-def _renderer_of(render):
-    return Renderer(render.size, render.mv_per_lead, render.line_width, render.beats)
 
 
 def read_input(path, rate, unit):

@@ -15,7 +15,7 @@ from PIL import Image
 from utils import files
 from utils.page_texts import CLASSES, LANGUAGES, TEXTS
 from utils.records import LEADS, SAMPLING_RATE
-from utils.tasks import log_odds, probabilities_of
+from utils.tasks import counts_of, log_odds, probabilities_of
 
 ROW = 13.0  # mm from one lead to the next; ECG paper has 25 mm/s and 10 mm/mV
 FINE = 50  # units to a mm in the path of a trace, which then needs no decimal points
@@ -45,7 +45,7 @@ def write(path, language, answer, drawings, notes, said):
         t={key: words[LANGUAGES.index(language)] for key, words in TEXTS.items()},
         language=language, classes=classes, script=script,
         hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        rows=rows, counts=_counts(answer.decisions, answer.task), unsure=int(answer.unsure.sum()),
+        rows=rows, counts=counts_of(answer.decisions, answer.task).tolist(), unsure=int(answer.unsure.sum()),
         known=answer.truth is not None, confusion=_confusion(answer), **said,
         LEADS=LEADS, FINE=FINE, PULSE=PULSE,
         ecgs=[{**rows[each.index], **_mattered(answer, classes, each), **_drawn(each)}
@@ -70,11 +70,6 @@ def _row(answer, index, classes, notes, shown):
             'values': [f'{value:.3f}' for value in values], 'value': f'{values.max():.6f}',
             'truth': words(answer.truth[index]) if known else [], 'unsure': unsure, 'wrong': wrong,
             'shown': shown, 'notes': notes, 'kinds': ' '.join(kinds)}
-
-
-def _counts(decisions, task):
-    counts = decisions.sum(axis=0) if task.multi_label else np.bincount(decisions, minlength=2)
-    return counts.astype(int).tolist()
 
 
 def _confusion(answer):

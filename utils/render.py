@@ -5,6 +5,7 @@ in their middle. A tall R wave runs into its neighbour's band: it is neither cut
 amplitudes can be compared across records. Below them, each lead's average beat can stand enlarged,
 in four rows of three leads: I, II, III; aVR, aVL, aVF; V1, V2, V3; V4, V5, V6.
 """
+import functools
 import io
 import json
 
@@ -50,6 +51,12 @@ class Renderer:
         if not self.beats:
             return rhythm
         return np.concatenate([rhythm, self.beats.draw(average_beat(signal)[0])])
+
+
+@functools.lru_cache(maxsize=1)
+def renderer_of(render):
+    """The Renderer that some settings name, one for all records; render: config.Render."""
+    return Renderer(render.size, render.mv_per_lead, render.line_width, render.beats)
 
 
 class _Panel:

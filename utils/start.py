@@ -13,17 +13,14 @@ import numpy as np
 from scipy.signal import butter, sosfilt
 
 from utils import demo, errors, files, log, machine, pool
-from utils.beats import MEASURES, measure
-from utils.demo import BASAL, LATE, MAIN, SEPTAL, ST, T, V1, V3, V4, V5, lead_mv
+from utils.beats import measure
+from utils.demo import BASAL, LATE, MAIN, SEPTAL, ST, T, V1, V4, V5, lead_mv
 from utils.records import PARTS, REFERENCE, SAMPLES, SAMPLING_RATE
+from utils.tasks import FINDINGS, RHYTHMS, SHAPES
 
 I, II, V6 = 3, 4, 10  # columns of a beat
 NORMAL_PART = 0.45
-SHAPES = ('LBBB', 'LVH', 'RVH', 'infarction', 'low voltage', 'paced', 'LAFB', 'LPFB', 'IRBBB',
-          'CRBBB', 'long QT', 'T', 'ST', 'AVB1')
-RHYTHMS = ('bradycardia', 'tachycardia', 'arrhythmia', 'AF', 'PVC', 'PAC')
-FINDINGS = ('abnormal', *RHYTHMS, *SHAPES)
-# How often each is drawn, and how often a rhythm instead of a shape.
+# How often each of SHAPES and RHYTHMS is drawn, and how often a rhythm instead of a shape.
 SHAPE_WEIGHTS = np.array([1, 2, 1, 3, 1, 1, 1, 1, 1, 2, 1, 4, 3, 1]) / 23
 RHYTHM_WEIGHTS = np.array([1, 1, 1, 2, 2, 1]) / 8
 RHYTHM_PART = 0.3
@@ -40,9 +37,6 @@ AXES = {'LAFB': (-80, -42), 'LPFB': (98, 150), 'RVH': (95, 150)}  # degrees
 RATES = {'bradycardia': (36, 55), 'tachycardia': (102, 160), 'AF': (55, 150), 'paced': (59, 76),
          'PVC': (52, 95), 'PAC': (52, 95), 'arrhythmia': (52, 95), 'AVB1': (52, 95)}
 CARTS = [butter(2, hertz, fs=SAMPLING_RATE, output='sos') for hertz in (35, 40, 75, 100, 150)]
-INTERVALS = ('PR', 'QRS', 'QTc')  # s, known since they were chosen; PR 0 in AF
-LABELS = FINDINGS + tuple(f'{value} above {quarter} quarter(s)' for value in MEASURES + INTERVALS
-                          for quarter in (1, 2, 3))
 
 
 def draw_case(rng):
@@ -232,7 +226,7 @@ def make_record(seed, index):
 
 
 def labels_of(findings, numbers):
-    """The labels of all ECGs, of LABELS: uint8 array (n, len(LABELS)) of 0 and 1.
+    """The labels of task 3 of all ECGs: uint8 array (n, classes) of 0 and 1.
 
     findings, numbers: of all ECGs, as make_record() returns them
     """

@@ -6,12 +6,22 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from utils import start
+from utils.beats import MEASURES
 from utils.errors import UserError
 
 MOST_PROBLEMS = 20  # that are told one by one
-MOST_WORDS = 12
+MOST_WORDS = 12  # of the class names of a record
 TAGS = {'0': 0, '1': 1, '0.0': 0, '1.0': 1, 'normal': 0, 'abnormal': 1, '正常': 0, '异常': 1}
+
+# Task 3, see start.py: what ECGs show, and for each number whether it is above 1, 2, 3 quarters of
+# all; intervals in s, known since they were chosen, PR 0 in AF.
+RHYTHMS = ('bradycardia', 'tachycardia', 'arrhythmia', 'AF', 'PVC', 'PAC')
+SHAPES = ('LBBB', 'LVH', 'RVH', 'infarction', 'low voltage', 'paced', 'LAFB', 'LPFB', 'IRBBB',
+          'CRBBB', 'long QT', 'T', 'ST', 'AVB1')
+FINDINGS = ('abnormal', *RHYTHMS, *SHAPES)
+INTERVALS = ('PR', 'QRS', 'QTc')
+QUARTERS = tuple(f'{value} above {quarter} quarter(s)' for value in MEASURES + INTERVALS
+                 for quarter in (1, 2, 3))
 
 
 @dataclass(frozen=True)
@@ -34,7 +44,7 @@ class Task:
         count = len(self.class_names)
         importance = np.ones(count, np.float32)
         if self.number == 3:
-            findings = len(start.FINDINGS)
+            findings = len(FINDINGS)
             importance[:findings] = count / 2 / findings
             importance[findings:] = count / 2 / (count - findings)
         return importance
@@ -51,7 +61,7 @@ TASKS = {
                 'atrial fibrillation', 'ventricular premature beat', 'atrial premature beat',
                 'first-degree AV block', 'complete right bundle branch block', 'T-wave change',
                 'ST change', 'other'), True),
-    3: Task(3, start.LABELS, True),
+    3: Task(3, FINDINGS + QUARTERS, True),
 }
 
 
@@ -206,7 +216,9 @@ def decide(probabilities, thresholds, task):
 
 def is_abnormal(target, task):
     """Whether one row of read_reference() stands for an ECG that is not normal."""
-    return bool(np.ravel(target)[0]) != (task.number == 2)
+    if not task.multi_label:
+        return bool(target)
+    return bool(target[0]) != task.normal_alone
 
 
 def words_for(target, task):
@@ -215,6 +227,11 @@ def words_for(target, task):
         return task.class_names[target]
     there = [name for name, present in zip(task.class_names, target) if present]
     return ', '.join(there[:MOST_WORDS])
+
+
+def counts_of(decisions, task):
+    """How often each class was answered: int array (classes,); decisions: as decide() gives them."""
+    return decisions.sum(axis=0) if task.multi_label else np.bincount(decisions, minlength=2)
 
 
 def answer_text(names, decisions, task, form='list'):
