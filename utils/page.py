@@ -89,7 +89,8 @@ def _mattered(answer, classes, drawing):
     decision, chosen, sign = answer.decisions[drawing.index], 0, 1
     if answer.task.multi_label:
         clear = np.where(decision == 1, margins - log_odds(answer.thresholds), -np.inf)
-        name = classes[chosen := int(clear.argmax())]
+        chosen = int(clear.argmax())
+        name = classes[chosen]
     else:
         sign, name = (1 if decision else -1), classes[int(decision)]
     leads, seconds = sign * drawing.leads[:, chosen], sign * drawing.seconds[:, chosen]
