@@ -2,6 +2,8 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -105,6 +107,17 @@ def test_partial_files_of_the_dead_are_cleared(tmp_path):
     (tmp_path / f'best.{dead}.partial').mkdir()
     files.clear_partials(str(tmp_path))
     assert sorted(os.listdir(tmp_path)) == sorted([f'b.png.{os.getppid()}.partial', 'c.png'])
+
+
+@pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='looks for a zombie as Linux has them')
+def test_partial_files_of_a_zombie_are_cleared(tmp_path):
+    zombie = subprocess.Popen(['true'])  # it ends, and nobody waits for it
+    while b') Z' not in Path(f'/proc/{zombie.pid}/stat').read_bytes():
+        time.sleep(0.01)
+    (tmp_path / f'a.png.{zombie.pid}.partial').touch()
+    files.clear_partials(str(tmp_path))
+    assert os.listdir(tmp_path) == []
+    zombie.wait()
 
 
 def test_a_folder_is_locked_for_others_until_its_holder_dies(tmp_path):

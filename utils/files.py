@@ -130,12 +130,16 @@ def clear_partials(folder):
 
 
 def _is_alive(pid):
+    """Whether a process of another run is at work; a zombie is dead, though nobody has noticed."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except OSError:
         pass  # somebody else's
+    with contextlib.suppress(OSError), open(f'/proc/{pid}/stat', 'rb') as file:  # Linux
+        if file.read().rpartition(b') ')[2].startswith(b'Z'):
+            return False
     return pid != os.getpid()  # ours is a number that a restarted container gave anew
 
 
