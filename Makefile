@@ -58,7 +58,7 @@ real: $(VENV)/installed
 	$(RUN) predict.py $(REAL_SETTINGS)
 
 test: $(VENV)/installed-tests
-	$(RUN) -m pytest tests
+	$(RUN) -m pytest tests -n logical --dist loadfile
 
 faults: $(VENV)/installed-tests
 	$(RUN) -m tests.faults

@@ -58,7 +58,7 @@ def make_signal(seed, rate=75.0):
 
 
 def write_competition(folder, train=40, val=6):
-    """Write records in the competition's layout; the abnormal ones, every second, have a fast heart.
+    """Write records in the competition's layout; every second is abnormal, its heart fast.
 
     Returns: str, the folder
     """

@@ -87,7 +87,8 @@ def test_impossible_value(pair, found, expected):
     ('data.cache=auto', 'auto'), ('data.source=null', None), ('data.source="2021"', '2021'),
     ('data.source=x #1', 'x #1'), ('data.source=#1', '#1'), ('data.source=&a', '&a'),
     ('data.root=a: b', 'a: b'), ('data.root=[1', '[1'), ('data.root=数据 1', '数据 1'),
-    ('data.root=2021-11-15', '2021-11-15'), ('output=a=b', 'a=b'), ('model.pretrained=none', 'none'),
+    ('data.root=2021-11-15', '2021-11-15'), ('output=a=b', 'a=b'),
+    ('model.pretrained=none', 'none'),
     ('data.source=~/ecgs', os.path.expanduser('~/ecgs')),
 ])
 def test_override_is_what_it_looks_like(pair, value):
@@ -130,7 +131,8 @@ def test_files_that_are_not_settings(text, words, tmp_path):
 
 
 def test_paths_count_from_the_folder_of_the_settings(tmp_path):
-    config = load('data.source=mine', text='data:\n  root: pictures\n', tmp_path=tmp_path, base='/x')
+    config = load('data.source=mine', text='data:\n  root: pictures\n', tmp_path=tmp_path,
+                  base='/x')
     assert config.data.root == '/x/pictures' and config.output == '/x/output'
     assert config.predict.answer == '/x/answer.csv'
     assert config.data.source == 'mine'  # typed here and now, so from the current folder

@@ -34,8 +34,8 @@ train.learning_rate = learning_rate
 errors.run(train.main)
 """
 
-# train.py, and when it is done: what two processes compute is what one computes. With equal parts of
-# the batch, the gradients of a network without BatchNorm must be those of the whole batch.
+# train.py, and when it is done: what two processes compute is what one computes. With equal parts
+# of the batch, the gradients of a network without BatchNorm must be those of the whole batch.
 CHECKED = """
 import zlib, sys
 import numpy as np

@@ -10,7 +10,8 @@ def end(body, *shell, **options):
     """Run a script whose main() has the given body: subprocess.CompletedProcess."""
     code = ('import os, signal, sys\nsys.path.insert(0, os.environ["PROJECT"])\n'
             f'from utils import errors\ndef main():\n    {body}\nerrors.run(main)')
-    return subprocess.run(['sh', '-c', f'exec "$0" -c "$1" {" ".join(shell)}', sys.executable, code],
+    command = f'exec "$0" -c "$1" {" ".join(shell)}'
+    return subprocess.run(['sh', '-c', command, sys.executable, code],
                           env={**os.environ, 'PROJECT': PROJECT, **options}, capture_output=True,
                           text=True)
 

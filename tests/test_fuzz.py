@@ -1,4 +1,4 @@
-"""Damaged and hostile files: a few of those that python -m tests.fuzz makes, and through scripts."""
+"""Damaged and hostile files: a few of those that python -m tests.fuzz makes, and by scripts."""
 import os
 import pickle
 import re

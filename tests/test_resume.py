@@ -19,7 +19,7 @@ from utils.errors import UserError
 
 SMALL = ('render.size=64', 'render.beats=false', 'model.name=resnet18', 'model.pretrained=none',
          'device=cpu', 'train.iters=7', 'train.batch_size=10', 'train.warmup_iters=2',
-         'train.log_interval=1', 'train.eval_interval=4', 'data.workers=1')  # three iterations an epoch
+         'train.log_interval=1', 'train.eval_interval=4', 'data.workers=1')  # 3 an epoch
 
 pytestmark = pytest.mark.skipif(not hasattr(os, 'killpg'), reason='signals of Unix')
 

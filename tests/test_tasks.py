@@ -15,7 +15,8 @@ def read(tmp_path, text, names, task=ONE, encoding='utf-8'):
 
 @pytest.mark.parametrize('text', [
     'name,tag\na,0\nb,1\n', 'a,0\nb,1', 'name;tag\nb;1\na;0\n', 'name\ttag\na\t0\nb\t1\n',
-    '\ufeffname,tag\r\na,0.0\r\nb,1.0\r\n', ',name,tag\n0,a,0\n1,b,1\n', 'a.mat,normal\nb.MAT,abnormal',
+    '\ufeffname,tag\r\na,0.0\r\nb,1.0\r\n', ',name,tag\n0,a,0\n1,b,1\n',
+    'a.mat,normal\nb.MAT,abnormal',
     'name,tag\n a , 正常\n\nb,异常\n', 'NAME,TAG,\na,0,\nb,1,\n', '0,a,0\n1,b,1\n'])
 def test_labels_as_people_have_them(text, tmp_path):
     assert read(tmp_path, text, ['b', 'a']) == [0, 1]

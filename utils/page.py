@@ -45,7 +45,8 @@ def write(path, language, answer, drawings, notes, said):
         t={key: words[LANGUAGES.index(language)] for key, words in TEXTS.items()},
         language=language, classes=classes, script=script,
         hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        rows=rows, counts=counts_of(answer.decisions, answer.task).tolist(), unsure=int(answer.unsure.sum()),
+        rows=rows, counts=counts_of(answer.decisions, answer.task).tolist(),
+        unsure=int(answer.unsure.sum()),
         known=answer.truth is not None, confusion=_confusion(answer), **said,
         LEADS=LEADS, FINE=FINE, PULSE=PULSE,
         ecgs=[{**rows[each.index], **_mattered(answer, classes, each), **_drawn(each)}

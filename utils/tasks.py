@@ -230,7 +230,7 @@ def words_for(target, task):
 
 
 def counts_of(decisions, task):
-    """How often each class was answered: int array (classes,); decisions: as decide() gives them."""
+    """How often each class was answered: int array (classes,); decisions: of decide()."""
     return decisions.sum(axis=0) if task.multi_label else np.bincount(decisions, minlength=2)
 
 
