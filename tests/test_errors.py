@@ -24,6 +24,7 @@ def end(body, *shell, **options):
     ('os.kill(os.getpid(), signal.SIGINT)', 130, 'stopping'),
     ('return 1 / 0', 1, 'ZeroDivisionError'),
     ('raise errors.UserError("a\\x1b[2Jb")', 2, 'error: a?[2Jb\n'),
+    ('bytes(2**62)', 2, 'error: memory ran out'),
 ])
 def test_exit_codes_and_lines(body, code, words):
     result = end(body)
