@@ -16,7 +16,7 @@ DEMO_SETTINGS = -o task=$(TASK) -o data.source=$(DEMO)/ecgs -o data.root=$(DEMO)
 	-o train.iters=270 -o train.batch_size=16 -o train.warmup_iters=30 \
 	$(if $(filter 2,$(TASK)),-o train.class_weights=balanced)  # most of the twelve are rare
 
-# make start: a network that has learnt to measure made-up ECGs, in output/start/best_model; 35 minutes on two cores.
+# make start: a network that has learnt to measure made-up ECGs, in output/start/best_model; half an hour on two cores.
 # make real DATA=PATH: five folds that start from it, on real ECGs in the competition's layout; 15 minutes for 350 ECGs.
 SIZE ?= 160
 MODEL ?= resnet18
