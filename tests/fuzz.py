@@ -103,7 +103,10 @@ def watch(reader, path, target):
     watched[:] = [target]
     try:
         reader(path, target)
-    except (errors.UserError, OSError, MemoryError):  # one line each, see errors.run()
+    except MemoryError:  # the pool tells of it; others must not let it pass
+        watched.clear()
+        raise
+    except (errors.UserError, OSError):  # one line each, see errors.run()
         result = 'refused'
     except BaseException as error:
         result = f'{type(error).__name__}: {str(error)[:200]}'

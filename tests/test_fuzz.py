@@ -1,4 +1,4 @@
-"""Damaged and hostile files: a few of those that python -m tests.fuzz makes, and by scripts."""
+"""Damaged and hostile files: some that python -m tests.fuzz makes, and through the scripts."""
 import os
 import pickle
 import re

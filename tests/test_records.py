@@ -1,12 +1,16 @@
+import gzip
 import io
 import os
 import stat
+import subprocess
+import sys
 import tarfile
 import zipfile
 
 import numpy as np
 import pytest
 from scipy.io import savemat
+from conftest import PROJECT
 from test_signals import ECG
 
 from utils import archives, records
@@ -204,6 +208,19 @@ def test_damaged_archive(name, tmp_path):
     if name != 'a.tar':  # which has no checksum of its contents
         changed = bytes([data[50_000] ^ 1])
         assert 'damaged' in damaged(archive, data[:50_000] + changed + data[50_001:])
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='limits the memory of a process')
+def test_a_damaged_archive_that_asks_for_all_memory(tmp_path):
+    info = tarfile.TarInfo('a long name')
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2**32
+    path = write(tmp_path / 'a.tar.gz', gzip.compress(info.tobuf(tarfile.GNU_FORMAT)))
+    code = ('import resource, sys; from utils import archives\n'
+            'resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))\n'
+            'archives.unpack(sys.argv[1], sys.argv[2])')
+    done = subprocess.run([sys.executable, '-c', code, path, str(tmp_path)], cwd=PROJECT,
+                          capture_output=True, text=True)
+    assert f'UserError: {path}: damaged or not an archive (MemoryError' in done.stderr
 
 
 @pytest.mark.parametrize('damage', [

@@ -40,14 +40,14 @@ def unpack(archive, root):
         with files.replacing_folder(target) as partial:
             count = _extract(archive, partial)
             files.write_json(os.path.join(partial, ORIGIN), origin)
-    except (UserError, MemoryError):
+    except UserError:
         raise
     except Exception as error:  # the libraries answer a damaged file with almost any exception
         if isinstance(error, OSError) and (error.filename or error.errno in DISK_FULL):
             error.filename = error.filename or target
             raise
-        raise UserError(f'{archive}: damaged or not an archive ({error}); download it '
-                        'again') from None
+        raise UserError(f'{archive}: damaged or not an archive ({type(error).__name__}: {error}); '
+                        'download it again') from None
     return target, [f'unpacked {count} files of {archive} into {target}']
 
 

@@ -73,8 +73,7 @@ def run(main):
         say_error(describe_os_error(error))
         code = 2
     except MemoryError:
-        say_error('memory ran out; close what else is running, or choose another machine; a damaged '
-                  'file may ask for too much, too: copy or download it again')
+        say_error('memory ran out; close what else is running, or take a machine with more')
         code = 2
     except (KeyboardInterrupt, Stopped) as stop:
         code = 128 + getattr(stop, 'signum', signal.SIGINT)
