@@ -1,11 +1,13 @@
 import io
 import os
 import shutil
+import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import PROJECT
 from scipy.io import savemat
 from test_signals import ECG
 
@@ -304,3 +306,16 @@ def test_draw_inputs(everything, tmp_path):
     assert len(notes) == 1 and 'mat_turned.mat: ecgdata is (5000, 12)' in notes[0]
     assert [name for name, _ in problems] == ['crashes', 'gone']
     assert 'crashed the process that read it' in problems[0][1] and 'No such file' in problems[1][1]
+
+
+@pytest.mark.parametrize('file, text, words', [
+    ('a.csv', 'I,II,' + '[' * 300_000 + '\n1,2,3\n' * 9, 'no lead V1'),
+    ('a.hea', 'a 12 ' + '5' * 300_000 + '\n', 'not a WFDB header')])
+def test_an_endless_word_is_refused_and_not_pondered(file, text, words, tmp_path):
+    (tmp_path / file).write_text(text)
+    code = ('import sys; from utils import inputs\n'
+            'for path in inputs.find_inputs(sys.argv[1])[0].values():\n'
+            '    inputs.read_input(path, 500, "mV")')
+    done = subprocess.run([sys.executable, '-c', code, str(tmp_path)], cwd=PROJECT,
+                          capture_output=True, text=True, timeout=100)  # that once went by
+    assert words in done.stderr, done.stderr[-500:]

@@ -239,7 +239,7 @@ def _link_plainly(path, plain, with_signals):
     with open(path, encoding='utf-8', errors='replace') as file:
         lines = [(line.split(None, 1) + [''])[:2] for line in file
                  if line.strip() and line.strip()[0] != '#']
-    first = re.match(r'(\d+)\s+[\d.]+\S*\s+\d+(\s|$)', lines[0][1]) if lines else None
+    first = re.match(r'(\d+)\s+[\d.]\S*\s+\d+(\s|$)', lines[0][1]) if lines else None
     if not first or '/' in lines[0][0]:
         raise NotAnECG('not a WFDB header of one segment with a sampling rate and a number of '
                        'samples; expected a first line such as "name 12 500 5000"')

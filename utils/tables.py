@@ -155,9 +155,10 @@ def _cells(line, delimiter):
 
 def _name_and_unit(cell):
     """'I [mV]' or 'I (mV)' -> ('I', 'mV'); a name without a unit -> (name, None)."""
-    found = re.fullmatch(r'(.*?)\s*[\[(]\s*(\S+?)\s*[\])]', cell)
-    if found and found[2].lower() in (*PER_MV, *PER_SECOND):
-        return found[1], found[2]
+    at = max(cell.rfind('['), cell.rfind('('))
+    unit = cell[at + 1:-1].strip()
+    if at >= 0 and cell[-1] in '])' and unit.lower() in (*PER_MV, *PER_SECOND):
+        return cell[:at].rstrip(), unit
     return cell, None
 
 
