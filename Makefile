@@ -26,7 +26,7 @@ SMALL_SETTINGS := -o render.size=$(SIZE) -o model.name=$(MODEL) -o train.batch_s
 START_SETTINGS = $(SMALL_SETTINGS) -o task=3 -o data.source=$(START)/ecgs -o data.root=$(START)/pictures -o output=$(START) \
 	-o model.pretrained=none -o train.iters=1000 -o train.eval_interval=250
 REAL_SETTINGS = $(SMALL_SETTINGS) -o task=$(TASK) -o data.source=$(DATA) -o data.root=$(REAL)/pictures -o output=$(REAL) \
-	-o predict.answer=$(REAL)/answer.csv -o model.pretrained=$(START)/best_model -o train.folds=5 -o train.backbone_rate=0.1 \
+	-o predict.answer=$(REAL)/answer.csv -o model.pretrained=$(START)/best_model -o train.folds=5 -o train.learning_rate=0.0001 \
 	-o train.iters=100 -o train.warmup_iters=20 -o train.eval_interval=50
 
 .PHONY: demo test start real faults bench clean

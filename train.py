@@ -16,7 +16,7 @@ from typing import Optional
 import numpy as np
 import pandas as pd
 
-from models import build_model, device as devices, ranks, slow_backbone, to_input
+from models import build_model, device as devices, ranks, to_input
 from models.inference import plain_network, predict_logits, several_views
 from models.loss import compute_loss, weigh_classes
 from models.optimizer import learning_rate, make_optimizer
@@ -169,10 +169,7 @@ def train_fold(config, arguments, device, words, fold):
 def train(run):
     """What is left of the run: step, log, evaluate, save."""
     stop, config = StopRequest(), run.config.train
-    if config.backbone_rate > 0:
-        run.network.train()
-    else:
-        run.network.eval()
+    run.network.train()
     for epoch, batch, pixels in read_pictures(run):
         with run.chrono.part('steps'):
             step(run, batch, pixels)
@@ -262,10 +259,6 @@ def prepare(config, arguments, device, words, background, fold):
                         'machines, both folders must be shared by all, or copied to all')
     task = tasks.TASKS[config.task]
     model = build_model(config.model.name, len(task.class_names), config.seed)
-    if config.train.backbone_rate == 0 and config.model.pretrained == 'none':
-        raise UserError('train.backbone_rate is 0 and model.pretrained is none: all layers but the '
-                        'last would stay random; set one of them')
-    slow_backbone(model, config.train.backbone_rate)
     optimizer = make_optimizer(config.train, model)
     amp = device != 'cpu' if config.train.amp == 'auto' else config.train.amp
     scaler = paddle.amp.GradScaler(enable=amp)
@@ -273,7 +266,7 @@ def prepare(config, arguments, device, words, background, fold):
         devices.tune_gpu(amp)
     if not state:
         notes += load_pretrained(model, config.model.name, config.model.pretrained,
-                                 settings_of(config.render))
+                                 settings_of(config.render), task)
     average = Average(model, build_model(config.model.name, len(task.class_names), config.seed),
                       config.train.ema)
     last_good = LastGood(average, optimizer)

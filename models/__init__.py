@@ -16,18 +16,6 @@ def build_model(name, num_classes, seed):
     return getattr(models, name)(num_classes=num_classes)
 
 
-def slow_backbone(model, rate):
-    """Let all layers but the head learn at a part of the learning rate.
-
-    rate: float; 0: they keep their weights, and their statistics in evaluation mode
-    """
-    head = {parameter.name for parameter in model.fc.parameters()}
-    for parameter in model.parameters():
-        if parameter.name not in head:
-            parameter.optimize_attr['learning_rate'] = rate
-            parameter.stop_gradient = rate == 0
-
-
 def to_input(pixels):
     """uint8 array (n, height, size) -> what the network takes, on the device; see normalise()."""
     import paddle

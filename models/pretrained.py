@@ -5,19 +5,23 @@ import socket
 from pathlib import Path
 from urllib.parse import urlparse
 
-from utils import checkpoint
+import numpy as np
+
+from utils import checkpoint, tasks
 from utils.errors import UserError
 from utils.render import settings_of
 
 HEAD = 'fc.'  # the layer whose shape depends on the number of classes
+START = 3  # the task that made-up ECGs teach
 CONNECT_SECONDS = 10
 
 
-def load_pretrained(model, name, pretrained, drawn_with):
+def load_pretrained(model, name, pretrained, drawn_with, task):
     """Load the weights that config.model.pretrained names into a freshly built model.
 
     model: paddle.nn.Layer; name: str, e.g. 'resnet50'; pretrained: 'imagenet', 'none' or the path
         of a .pdparams file or of a best_model folder; drawn_with: dict, render.settings_of()
+    task: tasks.Task; after made-up ECGs its head begins with what their network answers
     Returns: list of str, what was loaded, and a warning where an earlier best_model was trained on
         pictures that were drawn otherwise
     Raises: UserError where there are no useful weights: never a silent random start
@@ -29,12 +33,24 @@ def load_pretrained(model, name, pretrained, drawn_with):
         networks, trained, _ = checkpoint.load_best(path)
         weights = networks[0]
         notes = _compare_drawing(path, settings_of(trained.render), drawn_with)
+        if trained.task == START and task.number != START:
+            weights = {**weights, **_first_head(model, weights, tasks.head_of_start(task))}
     elif os.path.isfile(path):
         weights = checkpoint.read_weights(path)
     else:
         raise UserError(f'model.pretrained: {path} does not exist; expected imagenet, none, or the '
                         'path of a .pdparams file or of a best_model folder')
     return [_copy_usable(model, name, weights, path)] + notes
+
+
+def _first_head(model, weights, from_start):
+    """The head with which a task begins after made-up ECGs: {name: float32 array}.
+
+    from_start: as tasks.head_of_start(); a class that it does not know keeps its random weights
+    """
+    known = from_start.any(axis=0)
+    return {key: np.where(known, weights[key] @ from_start, model.state_dict()[key].numpy())
+            for key in weights if key.startswith(HEAD)}
 
 
 def _copy_usable(model, name, weights, path):

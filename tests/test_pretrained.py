@@ -9,7 +9,7 @@ import pytest
 
 from models import build_model, pretrained
 from models.weights import weights_of
-from utils import checkpoint
+from utils import checkpoint, tasks
 from utils.config import Config, Render
 from utils.errors import UserError
 from utils.render import settings_of
@@ -17,10 +17,11 @@ from utils.render import settings_of
 DRAWN_WITH = settings_of(Render(size=64, beats=False))
 
 
-def load(path, name='resnet18', drawn_with=DRAWN_WITH):
+def load(path, name='resnet18', drawn_with=DRAWN_WITH, task=1):
     """Load into a fresh network: (lines said, weights after)."""
-    model = build_model(name, 2, seed=2)
-    said = pretrained.load_pretrained(model, name, str(path), drawn_with)
+    task = tasks.TASKS[task]
+    model = build_model(name, len(task.class_names), seed=2)
+    said = pretrained.load_pretrained(model, name, str(path), drawn_with, task)
     return said, weights_of(model)
 
 
@@ -29,7 +30,7 @@ def refuse(path, name='resnet18'):
     model = build_model(name, 2, seed=2)
     before = weights_of(model)
     with pytest.raises(UserError) as caught:
-        pretrained.load_pretrained(model, name, str(path), DRAWN_WITH)
+        pretrained.load_pretrained(model, name, str(path), DRAWN_WITH, tasks.TASKS[1])
     after = weights_of(model)
     assert all(np.array_equal(value, before[key]) for key, value in after.items())
     line, = caught.value.lines
@@ -43,6 +44,15 @@ def thousand(tmp_path_factory):
     model = build_model('resnet18', 1000, seed=1)
     paddle.save(model.state_dict(), path)
     return path, weights_of(model)
+
+
+def save_best(folder, weights, task):
+    """A best_model of these weights; its path."""
+    metrics = {'epoch': 1, 'iteration': 5, 'validation': {'f1': 0.5}}
+    config = Config(task=task, render=Render(size=64, beats=False))
+    checkpoint.save_best(str(folder / 'best_model'), [weights], config, metrics,
+                         pd.DataFrame({'name': []}))
+    return folder / 'best_model'
 
 
 def write(path, weights):
@@ -67,13 +77,26 @@ def test_head_of_another_size_stays_new_and_what_has_no_place_is_named(thousand,
         assert np.array_equal(value, (fresh if key.startswith('fc.') else weights)[key]), key
 
 
+def test_after_made_up_ecgs_each_class_begins_with_its_finding(tmp_path):
+    start = weights_of(build_model('resnet18', len(tasks.TASKS[3].class_names), seed=1))
+    folder = save_best(tmp_path, start, 3)
+    (said,), loaded = load(folder, task=2)
+    assert '102 of 102 tensors' in said
+    fresh = weights_of(build_model('resnet18', 12, seed=2))
+    for key in ('fc.weight', 'fc.bias'):
+        finding = dict(zip(tasks.FINDINGS, start[key].T))
+        classes = dict(zip(tasks.TASKS[2].class_names, loaded[key].T))
+        assert np.array_equal(classes['normal'], -finding['abnormal'])
+        assert np.array_equal(classes['atrial fibrillation'], finding['AF'])
+        assert np.array_equal(classes['ST change'], finding['ST'])
+        assert np.array_equal(classes['other'], fresh[key].T[-1])
+    (said,), loaded = load(folder, task=3)
+    assert all(np.array_equal(value, loaded[key]) for key, value in start.items())
+
+
 def test_a_best_model_folder(tmp_path):
     weights = weights_of(build_model('resnet18', 2, seed=1))
-    metrics = {'epoch': 1, 'iteration': 5, 'validation': {'f1': 0.5}}
-    folder = tmp_path / 'best_model'
-    config = Config(render=Render(size=64, beats=False))
-    checkpoint.save_best(str(folder), [weights], config, metrics,
-                         pd.DataFrame({'name': []}))
+    folder = save_best(tmp_path, weights, 1)
     (said,), loaded = load(folder)
     assert f'102 of 102 tensors of resnet18 from {folder}' in said
     assert all(np.array_equal(value, loaded[key]) for key, value in weights.items())

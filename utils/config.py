@@ -109,7 +109,6 @@ class Train:
     weight_decay: float = matters(0.02, at_least(0))
     clip_norm: float = matters(5.0, at_least(0))
     label_smoothing: float = matters(0.0, below(1))
-    backbone_rate: float = matters(1.0, between(0, 1))
     class_weights: str = matters('none', one_of('none', 'balanced'))
     amp: Union[str, bool] = free('auto', one_of('auto', True, False))
     ema: float = matters(0.33, between(0, 1))

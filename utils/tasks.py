@@ -63,6 +63,27 @@ TASKS = {
                 'ST change', 'other'), True),
     3: Task(3, FINDINGS + QUARTERS, True),
 }
+# The finding of task 3 that each class of task 2 is; none is 'normal', many are 'other'.
+SAME = dict(zip(TASKS[2].class_names[1:-1], (
+    'bradycardia', 'tachycardia', 'arrhythmia', 'AF', 'PVC', 'PAC', 'AVB1', 'CRBBB', 'T', 'ST')))
+
+
+def head_of_start(task):
+    """How a network of task 3 can answer another task before it has learnt it: its own "abnormal",
+    and what it has found.
+
+    Returns: float32 array (classes of task 3, classes), to multiply task 3's logits with; a column
+        of zeros where no finding says the same as a class
+    """
+    head = np.zeros((len(TASKS[3].class_names), len(task.class_names)), np.float32)
+    if not task.multi_label:
+        head[0] = -0.5, 0.5  # the log-odds are the difference of the two
+        return head
+    head[0, 0] = -1
+    for column, name in enumerate(task.class_names):
+        if name in SAME:
+            head[FINDINGS.index(SAME[name]), column] = 1
+    return head
 
 
 def read_reference(path, names, task):
