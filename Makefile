@@ -20,14 +20,16 @@ DEMO_SETTINGS = -o task=$(TASK) -o data.source=$(DEMO)/ecgs -o data.root=$(DEMO)
 # make real DATA=PATH: five folds that start from it, on real ECGs in the competition's layout; 15 minutes for 350 ECGs.
 SIZE ?= 160
 MODEL ?= resnet18
+START_ITERS ?= 1000
+SEED ?= 2021
 START := output/start
 REAL := output/real
 SMALL_SETTINGS := -o render.size=$(SIZE) -o model.name=$(MODEL) -o train.batch_size=16
 START_SETTINGS = $(SMALL_SETTINGS) -o task=3 -o data.source=$(START)/ecgs -o data.root=$(START)/pictures -o output=$(START) \
-	-o model.pretrained=none -o train.iters=1000 -o train.eval_interval=250
+	-o model.pretrained=none -o train.iters=$(START_ITERS) -o train.eval_interval=250
 REAL_SETTINGS = $(SMALL_SETTINGS) -o task=$(TASK) -o data.source=$(DATA) -o data.root=$(REAL)/pictures -o output=$(REAL) \
 	-o predict.answer=$(REAL)/answer.csv -o model.pretrained=$(START)/best_model -o train.folds=5 -o train.learning_rate=0.0001 \
-	-o train.iters=100 -o train.warmup_iters=20 -o train.eval_interval=50
+	-o train.ema=1 -o train.iters=100 -o train.warmup_iters=20 -o train.eval_interval=100 -o seed=$(SEED)
 
 .PHONY: demo test start real faults bench clean
 
