@@ -307,7 +307,7 @@ def find_checkpoint(config, arguments, fingerprint):
         return state, arrays, notes
     there = state['fingerprint']
     changed = [f'{key} {there.get(key, settings.before(key))} there, {value} now'
-               for key, value in fingerprint.items()
+               for key, value in {**settings.REMOVED, **fingerprint}.items()
                if there.get(key, settings.before(key)) != value
                and not (key == 'train.iters' and config.train.resume == 'extend')]
     if changed:

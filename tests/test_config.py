@@ -170,6 +170,14 @@ def test_a_model_older_than_a_setting_has_what_was_done_then(tmp_path):
     assert old.render.size == new.render.size == 64
 
 
+def test_a_model_may_name_a_setting_that_is_gone(tmp_path):
+    path = tmp_path / 'config.yml'
+    path.write_text('train: {backbone_rate: 0.1, iters: 7}\n')
+    assert settings.load(str(path), trained=True).train.iters == 7
+    with pytest.raises(UserError, match='unknown key train.backbone_rate'):
+        settings.load(str(path))
+
+
 def test_a_printed_command_can_be_pasted(tmp_path, monkeypatch):
     (tmp_path / 'my config.yml').write_text('seed: 7\n')
     monkeypatch.setattr('sys.argv', ['train.py', '-c', str(tmp_path / 'my config.yml'),

@@ -198,6 +198,16 @@ def test_a_setting_that_an_older_run_did_not_know_had_its_default(saved):
     assert 'train.ema 0.33 there, 0.5 now' in refuse(saved, 'train.ema=0.5')
 
 
+def test_a_setting_that_is_gone_must_have_been_what_is_done_now(saved):
+    state, arrays, _ = checkpoint.load_last(os.path.join(saved, 'last'))
+    for rate in (1.0, 0.1):
+        state['fingerprint']['train.backbone_rate'] = rate
+        checkpoint.save_last(os.path.join(saved, 'last'), state, arrays)
+        if rate == 1.0:
+            assert resume(saved) == 4
+    assert 'train.backbone_rate 0.1 there, 1.0 now' in refuse(saved)
+
+
 def test_nothing_to_go_on_from(tmp_path):
     for insist, pair in ((True, 'seed=1'), (False, 'train.resume=extend')):
         line = refuse(str(tmp_path), pair, insist=insist)

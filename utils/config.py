@@ -160,6 +160,8 @@ SECTIONS = {item.name: item.type for item in dataclasses.fields(Config)
 FIELDS = {item.name: item for item in dataclasses.fields(Config) if item.name not in SECTIONS}
 FIELDS.update({f'{name}.{item.name}': item for name, section in SECTIONS.items()
                for item in dataclasses.fields(section)})
+# Settings that are gone, which older models and checkpoints name: what is always done now.
+REMOVED = {'train.backbone_rate': 1.0}
 
 
 def parse_arguments(description, add_arguments=None):
@@ -214,7 +216,8 @@ def load(path, overrides=(), base='', trained=False):
     """
     values = {key: (item.metadata['before'] if trained else item.default, path, base)
               for key, item in FIELDS.items()}
-    values.update({key: (value, path, base) for key, value in _read(path).items()})
+    values.update({key: (value, path, base) for key, value in _read(path).items()
+                   if not (trained and key in REMOVED)})
     for override in overrides:
         key, equals, text = override.partition('=')
         if not equals:
@@ -248,7 +251,7 @@ def default_of(key):
 
 def before(key):
     """What the setting 'section.key' was before it could be set; None where there is none."""
-    return FIELDS[key].metadata['before'] if key in FIELDS else None
+    return FIELDS[key].metadata['before'] if key in FIELDS else REMOVED.get(key)
 
 
 def to_yaml(config):
