@@ -12,7 +12,6 @@ from utils.errors import UserError
 from utils.render import settings_of
 
 HEAD = 'fc.'  # the layer whose shape depends on the number of classes
-START = 3  # the task that made-up ECGs teach
 CONNECT_SECONDS = 10
 
 
@@ -33,7 +32,7 @@ def load_pretrained(model, name, pretrained, drawn_with, task):
         networks, trained, _ = checkpoint.load_best(path)
         weights = networks[0]
         notes = _compare_drawing(path, settings_of(trained.render), drawn_with)
-        if trained.task == START and task.number != START:
+        if trained.task == 3 and task.number != 3:
             weights = {**weights, **_first_head(model, weights, tasks.head_of_start(task))}
     elif os.path.isfile(path):
         weights = checkpoint.read_weights(path)

@@ -14,12 +14,10 @@ import scipy.io
 
 from utils import errors, files, log
 from utils.records import LEADS, PARTS, REFERENCE, SAMPLES, SAMPLING_RATE
+from utils.tasks import DIAGNOSES
 
 TIME = np.arange(SAMPLES) / SAMPLING_RATE  # s
 MAT_HEADER = b'MATLAB 5.0 MAT-file, made-up ECG'.ljust(116)  # scipy's own has the date in it
-# Labels 1-12 of task 2; 'other': left bundle branch block (LBBB) or ventricular hypertrophy (LVH).
-DIAGNOSES = ('normal', 'bradycardia', 'tachycardia', 'arrhythmia', 'AF', 'PVC', 'PAC', 'AVB1',
-             'CRBBB', 'T', 'ST', 'other')
 
 # What an abnormal record has: each diagnosis alone, then what goes together in a clinic.
 ABNORMAL = [tuple(case.split()) for case in (

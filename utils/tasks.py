@@ -13,6 +13,11 @@ MOST_PROBLEMS = 20  # that are told one by one
 MOST_WORDS = 12  # of the class names of a record
 TAGS = {'0': 0, '1': 1, '0.0': 0, '1.0': 1, 'normal': 0, 'abnormal': 1, '正常': 0, '异常': 1}
 
+# Labels 1-12 of task 2, as made-up ECGs call them; 'other' is left bundle branch block (LBBB) or
+# ventricular hypertrophy (LVH) there.
+DIAGNOSES = ('normal', 'bradycardia', 'tachycardia', 'arrhythmia', 'AF', 'PVC', 'PAC', 'AVB1',
+             'CRBBB', 'T', 'ST', 'other')
+
 # Task 3, see start.py: what ECGs show, and for each number whether it is above 1, 2, 3 quarters of
 # all; intervals in s, known since they were chosen, PR 0 in AF.
 RHYTHMS = ('bradycardia', 'tachycardia', 'arrhythmia', 'AF', 'PVC', 'PAC')
@@ -63,9 +68,6 @@ TASKS = {
                 'ST change', 'other'), True),
     3: Task(3, FINDINGS + QUARTERS, True),
 }
-# The finding of task 3 that each class of task 2 is; none is 'normal', many are 'other'.
-SAME = dict(zip(TASKS[2].class_names[1:-1], (
-    'bradycardia', 'tachycardia', 'arrhythmia', 'AF', 'PVC', 'PAC', 'AVB1', 'CRBBB', 'T', 'ST')))
 
 
 def head_of_start(task):
@@ -80,9 +82,9 @@ def head_of_start(task):
         head[0] = -0.5, 0.5  # the log-odds are the difference of the two
         return head
     head[0, 0] = -1
-    for column, name in enumerate(task.class_names):
-        if name in SAME:
-            head[FINDINGS.index(SAME[name]), column] = 1
+    for column, name in enumerate(DIAGNOSES):
+        if name in FINDINGS:
+            head[FINDINGS.index(name), column] = 1
     return head
 
 
