@@ -34,7 +34,7 @@ REAL_SETTINGS = $(SMALL_SETTINGS) -o task=$(TASK) -o data.source=$(DATA) -o data
 .PHONY: demo test start real faults bench clean
 
 demo: $(VENV)/installed
-	$(RUN) -m utils.demo $(DEMO)/ecgs --task $(TASK)
+	$(RUN) -m utils.datasets.demo $(DEMO)/ecgs --task $(TASK)
 	$(RUN) process.py $(DEMO_SETTINGS)
 	$(RUN) train.py $(DEMO_SETTINGS)
 	$(RUN) predict.py $(DEMO_SETTINGS) --reference $(DEMO)/ecgs/valreference.csv
@@ -48,7 +48,7 @@ demo: $(VENV)/installed
 	@echo 'The same with your data: python process.py, python train.py, python predict.py (README.md)'
 
 start: $(VENV)/installed
-	$(RUN) -m utils.start $(START)/ecgs
+	$(RUN) -m utils.datasets.start $(START)/ecgs
 	$(RUN) process.py $(START_SETTINGS)
 	$(RUN) train.py $(START_SETTINGS)
 

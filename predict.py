@@ -2,24 +2,26 @@
 
 With --input, ECGs of your own instead: a MAT, WFDB, CSV or NPY file, or a folder of them.
 """
-import zlib  # noqa: F401  before Paddle, see models/device.py
-
 import io
 import os
 import zipfile
+import zlib  # noqa: F401  before Paddle, see models/device.py
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from models import build_model, device as devices
+from models import build_model, checkpoint
+from models import device as devices
 from models.inference import CHECKED, fastest_network, predict_logits, several_views
 from models.weights import set_weights
-from utils import (calibration, checkpoint, errors, files, images, inputs, log, machine, metrics,
-                   page, report, tasks)
-from utils import config as settings
-from utils.errors import UserError
-from utils.render import settings_of, shape_of
+from utils.answers import calibration, metrics, tasks
+from utils.ecg import inputs
+from utils.pictures import drawn, loading
+from utils.pictures.render import settings_of, shape_of
+from utils.reports import page, report
+from utils.running import errors, files, log, machine, settings
+from utils.running.errors import UserError
 
 SUSPICIOUS_FROM = 5  # records that all get the same answer
 ZIP_DATE = (2021, 11, 15, 0, 0, 0)  # fixed: the same answer gives the same bytes, known as ours
@@ -29,7 +31,7 @@ ZIP_DATE = (2021, 11, 15, 0, 0, 0)  # fixed: the same answer gives the same byte
 class Trained:
     """A best_model, and with it everything that decides an answer.
 
-    config: config.Config that it was trained with; models: list of paddle.nn.Layer, whose mean
+    config: settings.Config that it was trained with; models: list of paddle.nn.Layer, whose mean
     answers; targets, margins: of the records that it was not trained on; threshold, temperature:
     floats, or arrays (12,): probabilities, and what log-odds are divided by before
     """
@@ -210,28 +212,28 @@ def is_own_zip(path, answer):
 def list_test_pictures(arguments, root, trained):
     """The test records' pictures, drawn as the training ones were.
 
-    Returns: (names, images.Pictures, set of names that could not be read: none)
+    Returns: (names, loading.Pictures, set of names that could not be read: none)
     """
     if arguments.sampling_rate is not None or arguments.unit:
         raise UserError('--sampling-rate and --unit belong to ECGs of your own; name them with '
                         '--input PATH')
     drawn_with = settings_of(trained.render)
     redraw = [f'render.{key}={value}' for key, value in drawn_with.items() if key != 'version']
-    names = images.list_pictures(root, 'val', drawn_with,
+    names = loading.list_pictures(root, 'val', drawn_with,
                                  settings.command('process.py', arguments, *redraw))
     paths = [os.path.join(root, 'val', f'{name}.png') for name in names]
-    return names, images.Pictures(paths, shape_of(trained.render), cached=False), set()
+    return names, loading.Pictures(paths, shape_of(trained.render), cached=False), set()
 
 
 def read_inputs(arguments, render, workers):
     """Read the ECGs that --input names, and draw them as the model's training pictures were drawn.
 
-    render: config.Render of the model
+    render: settings.Render of the model
     Returns: (names, pictures, set of names that could not be read)
     Raises: UserError where there is none that can be read
     """
     found, notes, problems = inputs.find_inputs(arguments.input)
-    names, pictures, more_notes, more = inputs.draw_inputs(
+    names, pictures, more_notes, more = drawn.draw_inputs(
         found, render, arguments.sampling_rate, arguments.unit, workers)
     problems += more
     for note in notes + more_notes:

@@ -3,10 +3,10 @@ import os
 import zlib
 from contextlib import closing
 
-from utils import config as settings
-from utils import errors, files, log, machine, pool, records
-from utils.errors import UserError
-from utils.render import MANIFEST, encode_png, read_stamp, renderer_of, settings_of
+from utils.ecg import records
+from utils.pictures.render import MANIFEST, encode_png, read_stamp, renderer_of, settings_of
+from utils.running import errors, files, log, machine, pool, settings
+from utils.running.errors import UserError
 
 
 def main():
@@ -140,7 +140,8 @@ def draw_examples(source, reference, config, not_drawn):
     """
     if not reference or not source.train:
         return []
-    from utils import plots, tasks  # the processes that draw need not wait for their imports
+    from utils.answers import tasks
+    from utils.reports import plots
     task = tasks.TASKS[config.task]
     names = sorted(source.train)
     try:

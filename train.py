@@ -3,32 +3,34 @@
 The same command goes on where an earlier run with the same settings stopped. On several GPUs:
 python -m paddle.distributed.launch train.py
 """
-import zlib  # before Paddle, see models/device.py
-
 import contextlib
 import dataclasses
 import math
 import os
 import time
+import zlib  # before Paddle, see models/device.py
 from dataclasses import dataclass, field
 from typing import Optional
 
 import numpy as np
 import pandas as pd
 
-from models import build_model, device as devices, ranks, to_input
+from models import build_model, checkpoint, ranks, to_input
+from models import device as devices
 from models.inference import plain_network, predict_logits, several_views
 from models.loss import compute_loss, weigh_classes
 from models.optimizer import learning_rate, make_optimizer
 from models.pretrained import load_pretrained
 from models.weights import Average, LastGood, set_state, state_arrays, weights_of
-from utils import (calibration, checkpoint, errors, files, images, machine, metrics, plots, records,
-                   tasks)
-from utils import config as settings
-from utils.background import Background
-from utils.errors import Stopped, StopRequest, UserError
-from utils.log import Chrono, clock, open_log
-from utils.render import read_stamp, settings_of, shape_of
+from utils.answers import calibration, metrics, tasks
+from utils.ecg import records
+from utils.pictures import loading
+from utils.pictures.render import read_stamp, settings_of, shape_of
+from utils.reports import plots
+from utils.running import errors, files, machine, settings
+from utils.running.background import Background
+from utils.running.errors import Stopped, StopRequest, UserError
+from utils.running.log import Chrono, clock, open_log
 
 MOST_BAD = 5  # times in a row that the state of before is put back, before training is given up
 EVALUATE_SECONDS = 20  # of training between two evaluations on a GPU, at least
@@ -61,9 +63,9 @@ class Data:
 
     fingerprint: {setting: value} that a run must have as it was to go on
     """
-    pictures: images.Pictures
+    pictures: loading.Pictures
     targets: np.ndarray
-    val_pictures: images.Pictures
+    val_pictures: loading.Pictures
     val_targets: np.ndarray
     val_names: list
     epoch_iters: int
@@ -205,7 +207,7 @@ def load_data(config, arguments, fold):
     Raises: UserError before anything is trained
     """
     task, root, world = tasks.TASKS[config.task], config.data.root, ranks.world()
-    names = images.list_pictures(root, 'train', settings_of(config.render),
+    names = loading.list_pictures(root, 'train', settings_of(config.render),
                                  settings.command('process.py', arguments))
     reference = os.path.join(root, records.REFERENCE)
     targets = tasks.read_reference(reference, names, task)
@@ -216,9 +218,9 @@ def load_data(config, arguments, fold):
     if config.train.folds > 1:
         sizes = [len(part) for part in np.array_split(names, config.train.folds)]
     else:
-        held_out = images.validation_size(len(names), config.data.validation_fraction)
+        held_out = loading.validation_size(len(names), config.data.validation_fraction)
         sizes, fold = [len(names) - held_out, held_out], 1
-    part = images.split(targets, sizes, images.read_patients(root, names), config.seed)
+    part = loading.split(targets, sizes, loading.read_patients(root, names), config.seed)
     training, validation = np.flatnonzero(part != fold), np.flatnonzero(part == fold)
     epoch_iters = len(training) // config.train.batch_size
     if epoch_iters < 1 or config.train.batch_size % world:
@@ -226,15 +228,15 @@ def load_data(config, arguments, fold):
                         f'training records and {world} process(es); expected at most as many as '
                         'records, and a multiple of the processes')
     shape, workers = shape_of(config.render), machine.workers_of(config.data.workers)
-    cached = images.fits_in_memory(config.data.cache, len(names) * world, shape)
+    cached = loading.fits_in_memory(config.data.cache, len(names) * world, shape)
     pixels_per_mv = config.render.size / len(records.LEADS) / config.render.mv_per_lead
     augmentation = config.augment, pixels_per_mv, config.seed
     own = paths[validation[ranks.part_of(len(validation))]]
     checksums = [read_stamp(path)['record'] for path in paths]
     identity = zlib.crc32(repr((names, checksums)).encode() + targets.tobytes())
     return Data(
-        pictures=images.Pictures(paths[training], shape, cached, augmentation),
-        targets=targets[training], val_pictures=images.Pictures(own, shape, cached),
+        pictures=loading.Pictures(paths[training], shape, cached, augmentation),
+        targets=targets[training], val_pictures=loading.Pictures(own, shape, cached),
         val_targets=targets[validation], val_names=[names[index] for index in validation],
         epoch_iters=epoch_iters, workers=workers,
         fingerprint={**settings.that_matter(config), 'fold': fold,
@@ -337,7 +339,7 @@ def open_run_log(config, keep):
 
 def read_pictures(run):
     """(epoch, indices, pixels) of all iterations that are left, read ahead across the epochs."""
-    batches = images.read_batches(run.data.pictures, batches_left(run), run.data.workers)
+    batches = loading.read_batches(run.data.pictures, batches_left(run), run.data.workers)
     while True:
         with run.chrono.part('reading'):
             batch = next(batches, None)
@@ -353,7 +355,7 @@ def batches_left(run):
     for iteration in range(run.progress.iteration, config.train.iters):
         epoch, at = divmod(iteration, data.epoch_iters)
         if order_of != epoch:
-            order_of, order = epoch, images.epoch_order(len(data.targets), config.seed, epoch)
+            order_of, order = epoch, loading.epoch_order(len(data.targets), config.seed, epoch)
         yield epoch, order[at * size:(at + 1) * size][ranks.rank()::ranks.world()]
 
 

@@ -4,17 +4,16 @@ A ratio is the reference's median time through ours: above 1 we are faster. On a
 other things as well, ratios hold as far as anything does; times do not. Made-up ECGs and random
 weights: neither changes what has to be done.
 """
-import zlib  # noqa: F401  before Paddle, see models/device.py
-
 import argparse
 import itertools
 import platform
 import tempfile
+import zlib  # noqa: F401  before Paddle, see models/device.py
 
 from benchmarks import growth, networks, overhead, reading, rendering, saving
 from models import device
-from utils import errors
-from utils.demo import write_demo
+from utils.datasets.demo import write_demo
+from utils.running import errors
 
 PARTS = ('rendering', 'reading', 'training', 'saving', 'predicting', 'growth', 'overhead')
 RECORDS = 40  # made-up ones that everything is measured with

@@ -7,11 +7,10 @@ import time
 import pandas as pd
 
 from benchmarks.pictures import mat_files
-from models import build_model
+from models import build_model, checkpoint
 from models.weights import weights_of
-from utils import checkpoint
-from utils import config as settings
-from utils.errors import UserError
+from utils.running import settings
+from utils.running.errors import UserError
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SIZE = 64  # pixels: the work per record is small, so what the number of records costs shows

@@ -19,8 +19,8 @@ import train
 from benchmarks.growth import PROJECT, options
 from benchmarks.pictures import draw_all, label_all
 from benchmarks.reading import hand_over
-from utils.config import Config
-from utils.errors import UserError
+from utils.running.errors import UserError
+from utils.running.settings import Config
 
 SIZE, BATCH = 64, 32
 RECORDS, TRAINED = 1600, 1440  # labelled ones, and those of them that train

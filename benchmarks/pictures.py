@@ -1,10 +1,11 @@
 """Pictures of made-up ECGs that the other parts are measured with."""
 import os
 
-from utils import files, records
-from utils.config import Render
-from utils.images import MANIFEST
-from utils.render import encode_png, renderer_of, settings_of
+from utils.ecg import records
+from utils.pictures.loading import MANIFEST
+from utils.pictures.render import encode_png, renderer_of, settings_of
+from utils.running import files
+from utils.running.settings import Render
 
 
 def mat_files(source):

@@ -1,26 +1,26 @@
-"""How often an explanation points at what utils.demo changed: the model against random weights.
+"""How often an explanation points at what utils.datasets.demo changed: the model against random weights.
 
 python -m benchmarks.pointing output/demo-task2   (a model that make demo TASK=2 trained)
 
 Of made-up ECGs whose finding the model gets right: is the first lead one of those that the finding
 changes (and of the three that it changes most), is the first second one with the premature beat?
 """
-import zlib  # noqa: F401  before Paddle, see models/device.py
-
 import argparse
+import zlib  # noqa: F401  before Paddle, see models/device.py
 
 import pandas as pd
 
-from models import build_model, device
+from models import build_model, checkpoint, device
 from models.inference import plain_network
 from models.weights import set_weights
-from utils import checkpoint, errors, explain, tasks
-from utils.demo import make_record
-from utils.records import LEADS
-from utils.render import renderer_of
+from utils.answers import explanation, tasks
+from utils.datasets.demo import make_record
+from utils.ecg.records import LEADS
+from utils.pictures.render import renderer_of
+from utils.running import errors
 
 SEED = 99991  # none that a demo is trained with
-# What is asked about: group, case in utils.demo, column of its truth.csv, class of task 2.
+# What is asked about: group, case in utils.datasets.demo, column of its truth.csv, class of task 2.
 FINDINGS = (('ST', 'ST', 'leads_ST', 10), ('T', 'T', 'leads_T', 9),
             ('bundle branch block', 'CRBBB', 'leads_CRBBB', 8),
             ('bundle branch block', 'other', 'leads_LBBB', 11),
@@ -52,7 +52,7 @@ def ask(finding, trained, blind, model, wanted):
     """Dicts, a row of the table each, of `wanted` ECGs whose finding the model gets right."""
     group, case, column, label = finding
     config, kept, task = model
-    renderer, flat = renderer_of(config.render), explain.flat_picture(config.render)
+    renderer, flat = renderer_of(config.render), explanation.flat_picture(config.render)
     limits = tasks.log_odds(kept['threshold']) * kept.get('temperature', 1.0)
     label, rows = (label if task.multi_label else 0), []
     wanted //= sum(group == other[0] for other in FINDINGS)
@@ -65,7 +65,7 @@ def ask(finding, trained, blind, model, wanted):
         right = (margins >= limits).reshape(-1)[label] and truth[column]
         if right:
             rows.append({'finding': group, **judge(truth[column].split(), [
-                explain.explain(each, picture, flat, task) for each in (trained, blind)], label)})
+                explanation.explain(each, picture, flat, task) for each in (trained, blind)], label)})
     return rows
 
 
@@ -77,7 +77,7 @@ def judge(changed, explained, label):
     leads = changed[0] in LEADS
     places = [LEADS.index(each) if leads else int(float(each)) for each in changed]
     first, blind = (int(each[0 if leads else 1][:, label].argmax()) for each in explained)
-    count = len(LEADS) if leads else explain.SECONDS
+    count = len(LEADS) if leads else explanation.SECONDS
     row = {'model': first in places, 'random': blind in places,
            'chance': len(set(places)) / count}
     if leads:

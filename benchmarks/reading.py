@@ -7,9 +7,9 @@ import numpy as np
 
 from benchmarks.measure import alternate
 from benchmarks.pictures import draw_all
-from utils import images
-from utils.config import Augment, Render
-from utils.render import shape_of
+from utils.pictures import loading
+from utils.pictures.render import shape_of
+from utils.running.settings import Augment, Render
 
 BATCH = 32
 NEEDED = 250  # pictures per second that one core should deliver
@@ -23,10 +23,10 @@ def compare(source, folder, size, runs):
     augmentation = (Augment(), size / 24, 0)
 
     def read(cached, workers):
-        pictures = images.Pictures(paths, shape_of(Render(size=size)), cached, augmentation)
+        pictures = loading.Pictures(paths, shape_of(Render(size=size)), cached, augmentation)
         batches = [(0, np.arange(BATCH)), (0, np.arange(BATCH, 2 * BATCH))]
         return lambda: sum(len(pixels) for _, _, pixels in
-                           images.read_batches(pictures, batches, workers))
+                           loading.read_batches(pictures, batches, workers))
 
     cpu = alternate({'PNG': read(False, 1), 'memory': read(True, 1)}, runs)
     for name, seconds in cpu.items():
@@ -46,9 +46,9 @@ def hand_over(paths, size, batches=8):
 
     paths: list of str; size: int, pixels of their pictures
     """
-    pictures = images.Pictures(paths, shape_of(Render(size=size)), cached=True)
-    order = [(0, np.arange(BATCH) % len(paths))] * (batches + images.PREFETCH + 1)
-    reading, waited = images.read_batches(pictures, order, 1), []
+    pictures = loading.Pictures(paths, shape_of(Render(size=size)), cached=True)
+    order = [(0, np.arange(BATCH) % len(paths))] * (batches + loading.PREFETCH + 1)
+    reading, waited = loading.read_batches(pictures, order, 1), []
     for _ in range(batches):
         start = time.perf_counter()
         next(reading)

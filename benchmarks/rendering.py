@@ -10,9 +10,10 @@ import scipy.io
 import process
 from benchmarks.measure import alternate, row
 from benchmarks.pictures import mat_files
-from utils import files, machine, pool, records
-from utils.config import Render
-from utils.render import Renderer, encode_png
+from utils.ecg import records
+from utils.pictures.render import Renderer, encode_png
+from utils.running import files, machine, pool
+from utils.running.settings import Render
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt  # noqa: E402

@@ -6,19 +6,19 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.measure import alternate
-from models import build_model, device, to_input
+from models import build_model, checkpoint, device, to_input
 from models.optimizer import make_optimizer
 from models.weights import Average, set_state, set_weights, state_arrays, weights_of
-from utils import checkpoint, config
+from utils.running import settings
 
 
 def compare(folder, arguments):
     """Yields: rows"""
     paddle = device.import_paddle()
-    settings = config.Config()
+    config = settings.Config()
     model = build_model(arguments.model, 2, 0)
-    average = Average(model, build_model(arguments.model, 2, 0), settings.train.ema)
-    optimizer = make_optimizer(settings.train, model)
+    average = Average(model, build_model(arguments.model, 2, 0), config.train.ema)
+    optimizer = make_optimizer(config.train, model)
     scaler = paddle.amp.GradScaler(enable=False)
     model(to_input(np.zeros((2, 64, 64), np.uint8))).mean().backward()
     optimizer.step()
@@ -29,7 +29,7 @@ def compare(folder, arguments):
 
     def save_best():
         metrics = {'epoch': 1, 'iteration': 1, 'validation': {'f1': 0.0}}
-        checkpoint.save_best(best, [weights_of(model)], settings, metrics,
+        checkpoint.save_best(best, [weights_of(model)], config, metrics,
                              pd.DataFrame(columns=['name']))
 
     ways = {

@@ -4,12 +4,11 @@ What follows is train.py's own command line. The result: {'loop': {function of t
 seconds}, 'parts': {part: seconds} as train.py's last line tells them, 'beside': {what the
 background thread did: list of [seconds, seconds of CPU]}}.
 """
-import zlib  # noqa: F401  before Paddle, see models/device.py
-
 import functools
 import json
 import sys
 import time
+import zlib  # noqa: F401  before Paddle, see models/device.py
 from collections import defaultdict
 
 import train

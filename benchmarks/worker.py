@@ -2,11 +2,10 @@
 
 python -m benchmarks.worker paddle|fp32|bf16|torch|train.py train|predict SIZE BATCH MODEL
 """
-import zlib  # noqa: F401  before Paddle, see models/device.py
-
 import os
 import sys
 import time
+import zlib  # noqa: F401  before Paddle, see models/device.py
 
 import numpy as np
 
@@ -51,7 +50,8 @@ def of_paddle(kind, what, pixels, name):
     """A function that trains or predicts once; the pictures are on the device when it trains."""
     from models import build_model, device, inference, to_input
     from models.optimizer import make_optimizer
-    from utils import config, tasks
+    from utils.answers import tasks
+    from utils.running import settings
     paddle = device.import_paddle()
     device.choose_device('cpu')
     task = tasks.TASKS[1]
@@ -64,7 +64,7 @@ def of_paddle(kind, what, pixels, name):
             if not notes[0].startswith(f'oneDNN in {kind}'):
                 sys.exit('; '.join(notes))
         return lambda: network(pixels)
-    optimizer = make_optimizer(config.Train(), model)
+    optimizer = make_optimizer(settings.Train(), model)
     optimizer.set_lr(1e-4)
     inputs, labels = to_input(pixels), paddle.to_tensor(np.arange(len(pixels)) % 2)
     model.train()

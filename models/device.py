@@ -1,14 +1,13 @@
 """Paddle and the device it runs on: threads, memory. Scripts call import_paddle() first."""
-import zlib  # noqa: F401  Paddle 2.6 crashes in zlib when it is what loads libz first
-
 import ctypes
 import os
 import platform
 import sys
 import warnings
+import zlib  # noqa: F401  Paddle 2.6 crashes in zlib when it is what loads libz first
 
-from utils import machine
-from utils.errors import UserError
+from utils.running import machine
+from utils.running.errors import UserError
 
 USELESS = ('No ccache found', 'When training, we now always track global mean and variance',
            'You are using GPU version Paddle, but your CUDA device is not set')

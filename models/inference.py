@@ -11,9 +11,10 @@ import tempfile
 import numpy as np
 
 from models import normalise, to_input
-from utils import images, machine
-from utils.augment import shift_in_time
-from utils.tasks import log_odds, margins_of, probabilities_of
+from utils.answers.tasks import log_odds, margins_of, probabilities_of
+from utils.pictures import loading
+from utils.pictures.augment import shift_in_time
+from utils.running import machine
 
 CHECKED = 8  # pictures that both networks are asked about before the fast one is trusted
 # How far its probabilities may be off; oneDNN rounds otherwise (1e-6), bf16 has 8 bits.
@@ -56,14 +57,14 @@ def several_views(network, views):
 def predict_logits(network, pictures, batch_size, workers, on_batch=None):
     """Run a network over all pictures.
 
-    network: function, as plain_network() returns it; pictures: images.Pictures
+    network: function, as plain_network() returns it; pictures: loading.Pictures
     batch_size, workers: int; on_batch: function(count) called after each batch, or None
     Returns: float32 array (n, classes)
     """
     batches = [(0, np.arange(at, min(at + batch_size, len(pictures))))
                for at in range(0, len(pictures), batch_size)]
     logits = []
-    for _, _, pixels in images.read_batches(pictures, batches, workers):
+    for _, _, pixels in loading.read_batches(pictures, batches, workers):
         logits.append(network(pixels))
         if on_batch:
             on_batch(len(pixels))

@@ -5,7 +5,7 @@ import math
 def make_optimizer(train, model):
     """AdamW or momentum; weight decay acts on weights, not on biases and BatchNorm's scales.
 
-    train: config.Train; model: paddle.nn.Layer
+    train: settings.Train; model: paddle.nn.Layer
     Returns: paddle.optimizer.Optimizer with learning rate 0, which the loop sets at each iteration
     """
     import paddle
@@ -26,7 +26,7 @@ def make_optimizer(train, model):
 def learning_rate(iteration, train):
     """Linear warm-up from 0, then cosine or polynomial (straight) decay to the last iteration.
 
-    iteration: int, counted from 1; train: config.Train
+    iteration: int, counted from 1; train: settings.Train
     Returns: float; base * (i - 1) / warm-up up to the end of the warm-up, base right after it
     """
     if iteration <= train.warmup_iters:

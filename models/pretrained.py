@@ -7,9 +7,10 @@ from urllib.parse import urlparse
 
 import numpy as np
 
-from utils import checkpoint, tasks
-from utils.errors import UserError
-from utils.render import settings_of
+from models import checkpoint
+from utils.answers import tasks
+from utils.pictures.render import settings_of
+from utils.running.errors import UserError
 
 HEAD = 'fc.'  # the layer whose shape depends on the number of classes
 CONNECT_SECONDS = 10

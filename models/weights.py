@@ -1,7 +1,7 @@
 """Weights and optimizer state as NumPy arrays and back, checked before a single one is copied."""
 import numpy as np
 
-from utils.errors import UserError
+from utils.running.errors import UserError
 
 
 def weights_of(model):

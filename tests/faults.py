@@ -4,8 +4,6 @@ Prints a table of faults: tried, survived, lost. A fault is a function (place, r
 does it once, the `number`-th time, and returns None when nothing was lost, else what was.
 tests/test_faults.py tries a few of them; this module run by itself tries them all.
 """
-import zlib  # noqa: F401  before Paddle, see models/device.py
-
 import glob
 import hashlib
 import os
@@ -18,14 +16,18 @@ import sys
 import tempfile
 import time
 import zipfile
+import zlib  # noqa: F401  before Paddle, see models/device.py
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, PROJECT)
 
+from models import checkpoint  # noqa: E402
 from predict import write_answer  # noqa: E402
-from tests.conftest import write_competition  # noqa: E402
-from utils import checkpoint, files, records, render  # noqa: E402
-from utils.errors import UserError  # noqa: E402
+from tests.helpers import write_competition  # noqa: E402
+from utils.ecg import records  # noqa: E402
+from utils.pictures import render  # noqa: E402
+from utils.running import files  # noqa: E402
+from utils.running.errors import UserError  # noqa: E402
 
 ITERATIONS = 9  # three epochs of three
 SMALL = ('render.size=32', 'model.name=resnet18', 'model.pretrained=none', 'train.batch_size=12',
@@ -568,7 +570,7 @@ def full_archive(place, rng, _):
 
 def full_demo(place, rng, _):
     """The disk fills while the demo's ECGs are written."""
-    command = [sys.executable, '-m', 'utils.demo', place.path('small', 'demo'), '--records', '40']
+    command = [sys.executable, '-m', 'utils.datasets.demo', place.path('small', 'demo'), '--records', '40']
     problem, kept = on_small_disk(place, command, place.fresh('first'), rng.randint(300, 2500))
     for path in glob.glob(f'{kept}/**/*.mat', recursive=True):
         records.read_record(path)  # raises where it is half written

@@ -7,8 +7,6 @@ exception, a program that is run, a file written elsewhere, more than ten second
 scipy's MAT reader, which is why the scripts read MAT files in processes that may die). All run in
 such processes; the input of a finding is kept, and its path printed.
 """
-import zlib  # before anything that could load Paddle, see models/device.py
-
 import collections
 import faulthandler
 import functools
@@ -24,6 +22,7 @@ import tarfile
 import tempfile
 import time
 import zipfile
+import zlib  # before anything that could load Paddle, see models/device.py
 
 import numpy as np
 import numpy.testing  # noqa: F401  NumPy 1 runs lscpu there: not while we watch the readers
@@ -31,8 +30,11 @@ import numpy.testing  # noqa: F401  NumPy 1 runs lscpu there: not while we watch
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, PROJECT)
 
-from utils import (archives, checkpoint, config, errors, inputs, machine, pool,  # noqa: E402
-                   records, render, tasks)
+from models import checkpoint  # noqa: E402
+from utils.answers import tasks  # noqa: E402
+from utils.ecg import archives, inputs, records  # noqa: E402
+from utils.pictures import render  # noqa: E402
+from utils.running import errors, machine, pool, settings  # noqa: E402
 
 SECONDS = 10  # longest time for one input
 MAY_CRASH = ('ecg', 'mat')
@@ -231,7 +233,7 @@ def read_last(path, target):
 
 MUTATORS = {'mat': mutate_mat, 'png': mutate_png, 'archive': mutate_archive, 'npz': mutate_npz}
 READERS = {'mat': lambda path, _: records.read_record(path), 'png': read_png, 'labels': read_labels,
-           'yaml': lambda path, _: config.load(path), 'archive': archives.unpack, 'ecg': read_ecg,
+           'yaml': lambda path, _: settings.load(path), 'archive': archives.unpack, 'ecg': read_ecg,
            'weights': lambda path, _: checkpoint.read_weights(path), 'npz': read_last}
 
 
@@ -276,7 +278,7 @@ def make_seeds(folder):
         mat = put_mat(values, do_compression=compressed)
     put_mat(signal.astype(np.float32), format='4')
     picture = (rng.random((64, 64)) * 255).astype(np.uint8)
-    put('png', '.png', render.encode_png(picture, {**render.settings_of(config.Render(size=64)),
+    put('png', '.png', render.encode_png(picture, {**render.settings_of(settings.Render(size=64)),
                                                    'record': 1}))
     table = 'name,tag\n' + ''.join(f'TRAIN{i:04d},{i % 2}\n' for i in range(8))
     second = ''.join(f'TRAIN{i:04d},{i + 1},12\n' for i in range(1, 8)) + 'TRAIN0000,1\n'
@@ -291,7 +293,7 @@ def make_seeds(folder):
     np.save(target, signal.astype(np.float32))
     put('ecg', '.npy', target.getvalue())
     put('ecg', '.mat', mat)
-    put('yaml', '.yml', config.to_yaml(config.Config()))
+    put('yaml', '.yml', settings.to_yaml(settings.Config()))
     with open(os.path.join(PROJECT, 'config.yml'), 'rb') as file:
         put('yaml', '.yml', file.read())
     members = {'top/train/A.mat': b'abc' * 900, 'top/val/B.mat': b'x' * 9,

@@ -3,7 +3,7 @@ import pytest
 
 from benchmarks import overhead, reading
 from benchmarks.pictures import label_all
-from conftest import write_competition
+from tests.helpers import write_competition
 
 
 def test_reading_prints_its_figures(tmp_path):

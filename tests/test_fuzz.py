@@ -9,10 +9,11 @@ import zlib
 
 import numpy as np
 import pytest
-from conftest import PROJECT, SMALL, overrides, refused, run_script
 
-from utils import config, render
-from utils.errors import UserError
+from tests.helpers import PROJECT, SMALL, overrides, refused, run_script
+from utils.pictures import render
+from utils.running import settings
+from utils.running.errors import UserError
 
 
 def test_fuzz():
@@ -63,5 +64,5 @@ def test_settings_that_are_no_settings(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'config.yml').write_text(text)
     with pytest.raises(UserError, match='config.yml'):
-        config.load('config.yml')
+        settings.load('config.yml')
     assert os.listdir(tmp_path) == ['config.yml']

@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from conftest import PROJECT
+from tests.helpers import PROJECT
 
 nbformat = pytest.importorskip('nbformat', reason='the package nbformat is not installed')
 nbclient = pytest.importorskip('nbclient', reason='the package nbclient is not installed')

@@ -12,12 +12,13 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import PROJECT, SMALL, overrides, refused, run_script
 
-from utils import checkpoint, images
-from utils.config import Render, Train
-from utils.render import decode_png, settings_of
-from utils.tasks import probabilities_of
+from models import checkpoint
+from tests.helpers import PROJECT, SMALL, overrides, refused, run_script
+from utils.answers.tasks import probabilities_of
+from utils.pictures import loading
+from utils.pictures.render import decode_png, settings_of
+from utils.running.settings import Render, Train
 
 REAL = os.path.join(os.path.dirname(PROJECT), 'shared', 'ecg-real')
 NAMES = [f'TEST{i + 1:04d}' for i in range(6)]
@@ -122,7 +123,7 @@ def test_pictures_are_drawn_anew_as_it_says(shell, first_run):
     assert '46 drawn' in shell.succeed(command_after('draw it with', result.stderr))
     assert contents(pictures / 'train') == all_pictures
     drawn_with = settings_of(Render(size=64, beats=False))
-    assert images.list_pictures(str(pictures), 'val', drawn_with, '') == NAMES
+    assert loading.list_pictures(str(pictures), 'val', drawn_with, '') == NAMES
 
 
 def test_from_another_folder(shell, competition, tmp_path):

@@ -6,13 +6,14 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_signal, overrides, refused, run_script
 
 import predict
-from utils import errors, tasks
-from utils.config import Render
-from utils.errors import UserError
-from utils.render import decode_png, encode_png, settings_of
+from tests.helpers import make_signal, overrides, refused, run_script
+from utils.answers import tasks
+from utils.pictures.render import decode_png, encode_png, settings_of
+from utils.running import errors
+from utils.running.errors import UserError
+from utils.running.settings import Render
 
 NAMES = [f'TEST{i + 1:04d}' for i in range(6)]
 TRUTH = [0, 1, 0, 1, 0, 1]

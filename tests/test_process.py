@@ -8,14 +8,22 @@ import time
 
 import numpy as np
 import pytest
-from conftest import PROJECT, SMALL, make_signal, overrides, refused, run_script, write_competition
 from PIL import Image
 from scipy.io import savemat
 from test_records import NAME, members, write_tar, write_zip
 
-from utils import records
-from utils.config import Render
-from utils.render import Renderer, decode_png, settings_of
+from tests.helpers import (
+    PROJECT,
+    SMALL,
+    make_signal,
+    overrides,
+    refused,
+    run_script,
+    write_competition,
+)
+from utils.ecg import records
+from utils.pictures.render import Renderer, decode_png, settings_of
+from utils.running.settings import Render
 
 CRASHES_SCIPY = os.path.join(PROJECT, 'tests', 'data', 'unknown_number_type.mat')
 

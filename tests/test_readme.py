@@ -5,8 +5,8 @@ import textwrap
 
 import pytest
 
-from conftest import PROJECT
-from utils import config
+from tests.helpers import PROJECT
+from utils.running import settings
 
 LANGUAGES = ('README.md', 'README_ch.md')
 BLOCK = re.compile(r'^ *```\n(.*?)^ *```$', re.DOTALL | re.MULTILINE)
@@ -43,8 +43,8 @@ def test_both_languages_tell_the_same():
 
 @pytest.mark.parametrize('name', LANGUAGES)
 def test_settings_that_are_named_exist(name):
-    known, text = set(config.flatten(config.Config())), read(name)
-    sections = '|'.join(config.SECTIONS)
+    known, text = set(settings.flatten(settings.Config())), read(name)
+    sections = '|'.join(settings.SECTIONS)
     named = set(re.findall(rf'(?<![\w/])(?:{sections})\.(?!py\b|log\b)[a-z_]+', text))
     named |= set(re.findall(r'-o ([a-z_.]+)=', text)) - {'section.key'}
     assert len(named) > 10 and not named - known
@@ -55,12 +55,12 @@ def test_defaults_in_the_table_of_settings_are_those_of_the_code(name):
     rows = re.findall(r'^\| `([a-z]+[a-z_.]*)` \| ([a-z0-9.]+) \|', read(name), re.MULTILINE)
     assert len(rows) >= 5
     for key, default in rows:
-        assert str(config.default_of(key)) == default, key
+        assert str(settings.default_of(key)) == default, key
 
 
 @pytest.mark.parametrize('name', LANGUAGES)
 def test_options_that_are_named_exist(name):
-    scripts = ''.join(read(each) for each in ('predict.py', 'train.py', 'utils/config.py'))
+    scripts = ''.join(read(each) for each in ('predict.py', 'train.py', 'utils/running/settings.py'))
     for option in set(re.findall(r'(?<![\w-])--[a-z][a-z-]+', read(name))) - {'--help'}:
         assert f"'{option}'" in scripts, option
 

@@ -9,13 +9,13 @@ from argparse import Namespace
 
 import numpy as np
 import pytest
-from conftest import PROJECT, overrides
 
 import train
+from models import checkpoint
 from tests import faults
-from utils import checkpoint, errors
-from utils import config as settings
-from utils.errors import UserError
+from tests.helpers import PROJECT, overrides
+from utils.running import errors, settings
+from utils.running.errors import UserError
 
 SMALL = ('render.size=64', 'render.beats=false', 'model.name=resnet18', 'model.pretrained=none',
          'device=cpu', 'train.iters=7', 'train.batch_size=10', 'train.warmup_iters=2',

@@ -4,9 +4,11 @@ import os
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SMALL, overrides, run_script
 
-from utils import checkpoint, demo, metrics, tasks
+from models import checkpoint
+from tests.helpers import SMALL, overrides, run_script
+from utils.answers import metrics, tasks
+from utils.datasets import demo
 
 TASK = tasks.TASKS[2]
 

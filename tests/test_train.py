@@ -7,14 +7,16 @@ import struct
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import PROJECT, SMALL, overrides, refused, run_script
 
 import train
-from utils import checkpoint, images, tasks
-from utils import config as settings
-from utils.config import Render
-from utils.errors import UserError
-from utils.render import encode_png, settings_of
+from models import checkpoint
+from tests.helpers import PROJECT, SMALL, overrides, refused, run_script
+from utils.answers import tasks
+from utils.pictures import loading
+from utils.pictures.render import encode_png, settings_of
+from utils.running import settings
+from utils.running.errors import UserError
+from utils.running.settings import Render
 
 STAMP = r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[INFO\]\t'
 TRAIN_LINE = re.compile(
@@ -54,7 +56,7 @@ def finished(tmp_path_factory):
         picture = rng.integers(200, 256, (32, 32), dtype=np.uint8)
         (root / 'train' / f'{name}.png').write_bytes(
             encode_png(picture, {**drawn_with, 'record': i}))
-    (root / images.MANIFEST).write_text(json.dumps(
+    (root / loading.MANIFEST).write_text(json.dumps(
         {**drawn_with, 'train': names, 'val': [], 'not_drawn': {'train': [], 'val': []},
          'finished': True, 'command': 'python process.py'}))
     (root / 'trainreference.csv').write_text(
@@ -141,7 +143,7 @@ STOPPED_BETWEEN_FOLDS = """
 import zlib, os, signal, sys
 sys.path.insert(0, sys.argv.pop(1))
 import train
-from utils import errors
+from utils.running import errors
 
 def finish(run, unharmed=train.finish):
     unharmed(run)
@@ -176,7 +178,7 @@ def test_folds_stop_go_on_and_are_scored_together(drawn, tmp_path):
 def copy_with_labels(drawn, folder, text):
     """A data.root with the same pictures and other labels."""
     os.makedirs(folder)
-    for name in ('train', images.MANIFEST):
+    for name in ('train', loading.MANIFEST):
         os.symlink(os.path.join(drawn, name), os.path.join(folder, name))
     with open(os.path.join(folder, 'trainreference.csv'), 'wb') as file:
         file.write(text.encode() if isinstance(text, str) else text)

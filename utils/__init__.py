@@ -1,1 +1,4 @@
-"""The parts that the three scripts are made of; imports run one way: scripts -> models, utils."""
+"""Everything but Paddle, in rooms; imports run one way:
+
+scripts -> models -> datasets, reports -> answers -> pictures -> ecg -> running
+"""

@@ -1,0 +1,125 @@
+"""Unpack the competition's archive: its records and labels, and nothing else."""
+import contextlib
+import os
+import re
+import shutil
+import stat
+import tarfile
+import zipfile
+
+from utils.running import files
+from utils.running.errors import DISK_FULL, UserError
+
+PARTS = ('train', 'val')
+REFERENCE = 'trainreference.csv'
+EXTENSIONS = ('.tar.gz', '.tgz', '.tar', '.zip')
+ORIGIN = 'origin.json'  # in a folder that we unpacked: which archive it is from
+LIMIT = 64 * 2**30  # bytes of all records together
+
+
+def unpack(archive, root):
+    """Unpack the records and labels of an archive below `root`, unless that was done before.
+
+    archive: str, .tar.gz, .tgz, .tar or .zip; root: str
+    Returns: (folder, notes)
+    Raises: UserError for an archive that is damaged or not what it should be
+    """
+    if not archive.lower().endswith(EXTENSIONS):
+        raise UserError(f'data.source: {archive} is neither a folder nor a .tar.gz, .tgz, .tar or '
+                        '.zip')
+    target = os.path.join(root, f'unpacked-{os.path.basename(archive)}')
+    status = os.stat(archive)
+    origin = {'size': status.st_size, 'modified': status.st_mtime_ns}
+    files.recover_folder(target)
+    if origin_of(target) == origin:
+        return target, [f'{archive} is unpacked in {target}']
+    if os.path.lexists(target) and not origin_of(target):
+        raise UserError(f'{target}: in the way of unpacking {archive}, and not made by process.py; '
+                        'rename it')
+    try:
+        with files.replacing_folder(target) as partial:
+            count = _extract(archive, partial)
+            files.write_json(os.path.join(partial, ORIGIN), origin)
+    except UserError:
+        raise
+    except Exception as error:  # the libraries answer a damaged file with almost any exception
+        if isinstance(error, OSError) and (error.filename or error.errno in DISK_FULL):
+            error.filename = error.filename or target
+            raise
+        raise UserError(f'{archive}: damaged or not an archive ({type(error).__name__}: {error}); '
+                        'download it again') from None
+    return target, [f'unpacked {count} files of {archive} into {target}']
+
+
+def origin_of(folder):
+    """What our marker in a folder that we unpacked says; None in any other folder."""
+    return files.read_json(os.path.join(folder, ORIGIN))
+
+
+def _extract(archive, folder):
+    """Copy the records and labels into `folder`, under names of our own; returns how many."""
+    for part in PARTS:
+        os.makedirs(os.path.join(folder, part))
+    count = total = 0
+    for name, is_file, size, open_member in _members(archive):
+        parts = [part for part in name.replace('\\', '/').split('/') if part != '.']
+        if '..' in parts or parts[:1] == [''] or re.match('[A-Za-z]:', name):
+            raise UserError(f'{archive}: the member {name!r} would land outside the target folder; '
+                            'nothing was unpacked: get the archive from another source')
+        place = _place(parts)
+        if place is None:
+            continue
+        path = os.path.join(folder, place)
+        total += size
+        if not is_file or os.path.exists(path) or total > LIMIT:
+            raise UserError(f'{archive}: the member {name!r} is no plain file, is there twice, or '
+                            f'makes it more than {LIMIT >> 30} GiB; nothing was unpacked: '
+                            'get the archive from another source')
+        with open_member() as source, open(path, 'wb') as target:
+            shutil.copyfileobj(source, target)
+            target.flush()
+            os.fsync(target.fileno())  # the marker vouches for it, after a power cut, too
+        count += 1
+    return count
+
+
+def _members(archive):
+    """(name, whether it is a plain file, size in bytes, function that opens it) of each member."""
+    if archive.lower().endswith('.zip'):
+        with zipfile.ZipFile(archive) as opened:
+            for info in opened.infolist():
+                name = info.orig_filename
+                if not info.flag_bits & 0x800:  # not flagged as UTF-8
+                    name = _decode(name.encode('cp437', 'replace'))
+                kind = stat.S_IFMT(info.external_attr >> 16)
+                yield name, kind in (0, stat.S_IFREG), info.file_size, lambda: opened.open(info)
+        return
+    with tarfile.open(archive, encoding='utf-8', errors='surrogateescape') as opened:
+        for info in opened:
+            name = _decode(info.name.encode('utf-8', 'surrogateescape'))
+            yield name, info.isreg(), info.size, lambda: opened.extractfile(info)
+        # tarfile takes a damaged header for the end, which zeros mark; and gzip has a checksum.
+        stream = opened.fileobj
+        if stream.tell() < opened.offset + tarfile.BLOCKSIZE or any(stream.read(2**24)):
+            raise EOFError('it ends within')
+
+
+def _decode(name):
+    """Bytes of a member's name as text: UTF-8, else GBK, which Chinese Windows writes."""
+    for encoding in ('utf-8', 'gbk'):
+        with contextlib.suppress(UnicodeDecodeError):
+            return name.decode(encoding)
+    return name.decode('latin-1')
+
+
+def _place(parts):
+    """Where a member goes, under a folder at most: train/NAME.mat, val/NAME.mat, the labels, or
+    None for anything else."""
+    if not parts[-1] or parts[0] == '__MACOSX' or parts[-1].startswith('.'):
+        return None
+    if parts[-1].lower() == REFERENCE and len(parts) <= 2:
+        return REFERENCE
+    name, extension = os.path.splitext(parts[-1])
+    if 2 <= len(parts) <= 3 and parts[-2].lower() in PARTS and extension.lower() == '.mat':
+        return os.path.join(parts[-2].lower(), f'{name}.mat')
+    return None

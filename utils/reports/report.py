@@ -1,0 +1,183 @@
+"""The report that predict.py --report writes: what the model is worth, all answers, and the ECGs
+that one should look at, explained. page.py makes HTML of it.
+"""
+import contextlib
+import locale
+import os
+import time
+import zlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+from utils.answers import calibration, explanation, metrics, tasks
+from utils.ecg import inputs, records
+from utils.pictures.render import MANIFEST, read_stamp
+from utils.running import files, log
+from utils.running.errors import UserError
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is answered to some ECGs.
+
+    task: tasks.Task; names: list of str; probabilities: float array (n,) of "abnormal", or (n, 12)
+    thresholds: as tasks.decide() takes them; truth: as tasks.read_reference(), or None
+    width: float, of the calibration.Band in which answers are unsure
+    """
+    task: tasks.Task
+    names: list
+    probabilities: np.ndarray
+    thresholds: object
+    truth: Optional[np.ndarray]
+    width: float = 0.0
+
+    @cached_property
+    def decisions(self):
+        return tasks.decide(self.probabilities, self.thresholds, self.task)
+
+    @cached_property
+    def confidence(self):
+        return calibration.confidence_of(self.probabilities, self.thresholds)
+
+    @cached_property
+    def unsure(self):
+        return self.confidence < self.width
+
+    @cached_property
+    def wrong(self):
+        """Bool array (n,); none is where the truth is not known."""
+        if self.truth is None:
+            return np.zeros(len(self.names), bool)
+        return (self.truth != self.decisions).reshape(len(self.names), -1).any(axis=1)
+
+    def scores(self, seed):
+        """List of (name, value, low, high); empty where the truth is not known."""
+        if self.truth is None:
+            return []
+        return list(metrics.intervals(self.truth, self.probabilities, self.thresholds, seed,
+                                      self.task))
+
+
+class Drawing(NamedTuple):
+    """An ECG that is shown.
+
+    index: int, in Answer.names; signal: float32 array (12, 5000), mV, or None where only the
+    picture is there: uint8 array (size, size), with mv_per_lead mV in the height of a band
+    leads, seconds: float arrays (12, classes) and (10, classes), as explanation.explain() gives them
+    """
+    index: int
+    signal: object
+    picture: np.ndarray
+    mv_per_lead: float
+    leads: np.ndarray
+    seconds: np.ndarray
+
+
+def choose(answer, count):
+    """The ECGs to look at: in turn a wrong one, an unsure one, a sure one of each kind.
+
+    Returns: list of at most `count` indices: the wrong (the surest first), the unsure (the least
+        sure first), the sure of each kind (the surest first)
+    """
+    groups = {'wrong': [], 'unsure': []}
+    for index in np.argsort(-answer.confidence, kind='stable').tolist():
+        kind = 'wrong' if answer.wrong[index] else 'unsure' if answer.unsure[index] else \
+            tuple(np.ravel(answer.decisions[index]))
+        groups.setdefault(kind, []).append(index)
+    groups['unsure'].reverse()
+    turns = sorted((turn, at, index) for at, group in enumerate(groups.values())
+                   for turn, index in enumerate(group))
+    return [index for _, _, index in sorted(turns[:count], key=lambda each: each[1])]
+
+
+def find_originals(root, names):
+    """{name: path} of the test records' MAT files that are byte for byte what was drawn.
+
+    root: str, data.root; names: list of str
+    """
+    source = str((files.read_json(os.path.join(root, MANIFEST)) or {}).get('source'))
+    try:
+        there = records.find_source(source, root, root)[0].val
+    except UserError:
+        return {}
+    found = {}
+    for name in filter(there.get, names):
+        with contextlib.suppress(OSError), open(there[name], 'rb') as file:
+            stamp = read_stamp(os.path.join(root, 'val', f'{name}.png')) or {}
+            if zlib.crc32(file.read()) == stamp.get('record'):
+                found[name] = there[name]
+    return found
+
+
+def read_originals(paths, chosen, rate, unit):
+    """Read once more, to be looked at, what was read before without a crash.
+
+    paths: {name: path}; chosen: names whose signals are kept; rate, unit: as inputs.read_input()
+    Returns: ({name: float32 array (12, 5000), mV}, {name: list of str, notes of reading})
+    """
+    signals, notes = {}, {}
+    for name, path in paths.items():
+        with contextlib.suppress(UserError, OSError):  # it is not there any more
+            signal, said = inputs.read_input(path, rate, unit)
+            notes[name] = [note[len(path) + 2:] for note in said]
+            if name in chosen:
+                signals[name] = signal
+    return signals, notes
+
+
+def draw(answer, chosen, signals, asked, trained):
+    """Explain the chosen ECGs.
+
+    chosen: list of indices; signals: {name: float32 array (12, 5000), mV}, as far as there are
+    asked: (network, pictures, batch_size) that gave the answer; trained: predict.Trained
+    Returns: list of Drawing
+    """
+    network, pictures, size = asked
+
+    def in_batches(pixels):
+        return np.concatenate([network(pixels[at:at + size])
+                               for at in range(0, len(pixels), size)])
+
+    render, drawings = trained.config.render, []
+    flat = explanation.flat_picture(render)
+    with log.bar(len(chosen), 'explaining', 'ECGs') as bar:
+        for index in chosen:
+            picture = pictures.read(index, 0)
+            leads, seconds = explanation.explain(in_batches, picture, flat, answer.task)
+            rhythm = picture[:render.size]
+            drawings.append(Drawing(index, signals.get(answer.names[index]), rhythm,
+                                    render.mv_per_lead, leads / trained.temperature,
+                                    seconds / trained.temperature))
+            bar.update()
+    return drawings
+
+
+def describe_model(trained):
+    """What the page has to say of the model: dict with facts, [(key of page_texts.TEXTS, value)];
+    validation, scores; temperature, list; curves, [(key, [(mean, true), ...], error)] of
+    reliability without the temperature and with one that was learnt from other records.
+
+    trained: predict.Trained
+    """
+    config, targets, margins = trained.config, trained.targets, trained.margins
+    has_one = np.any(np.asarray(trained.temperature) != 1)
+    calibrated = calibration.calibrate(margins, targets, config.seed)[1] if has_one else margins
+    curves = []
+    for key, values in (('before', margins), ('after', calibrated)):
+        mean, true, error = calibration.reliability(tasks.probabilities_of(values), targets)
+        curves.append((key, list(zip(mean, true)), error))
+    return {'facts': [('model', f'{trained.folder}: {len(trained.models)} x {config.model.name}'),
+                      ('trained', trained.iteration), ('drawn', f'{config.render.size} px'),
+                      ('made', time.strftime('%Y-%m-%d %H:%M'))],
+            'validation': trained.known.scores(config.seed), 'curves': curves,
+            'temperature': np.atleast_1d(trained.temperature).tolist()}
+
+
+def language_of_user():
+    """'zh' where the system speaks Chinese, else 'en'."""
+    words = [os.environ.get(name) for name in ('LC_ALL', 'LC_MESSAGES', 'LANG')]
+    spoken = next(filter(None, words), None) or locale.getlocale()[0] or ''
+    return 'zh' if spoken.lower().startswith(('zh', 'chinese')) else 'en'
