@@ -65,17 +65,12 @@ def healthy_beat(rng, case):
     for finding in set(AXES) & set(case):
         axis = rng.uniform(*AXES[finding])
     turn, tilt = rng.uniform(-1, 1), rng.normal(0, 15, 3)
-    pr = np.clip(rng.normal(0.152, 0.02), 0.115, 0.195)
-    pr = rng.uniform(0.21, 0.34) if 'AVB1' in case else pr
-    pr -= 0.015 * ('tachycardia' in case)
-    qrs = np.clip(rng.normal(0.084, 0.009), 0.064, 0.108)
-    qtc = np.clip(rng.normal(0.412, 0.018), 0.36, 0.45)
-    qtc = rng.uniform(0.475, 0.56) if 'long QT' in case else qtc
+    pr, qrs, qtc = draw_intervals(rng, case)
 
-    def wave(centre, left, right, size, angle, chest, factor=1.0, spread=0.15):
+    def wave(time, size, angle, chest, factor, spread=0.15):
         chest = np.interp(np.arange(6) + turn, np.arange(6), chest)
         mv = lead_mv(size, angle, chest * rng.uniform(1 - spread, 1 + spread, 6))
-        return [centre, left, right, *mv * factor * gain * rng.uniform(1 - spread, 1 + spread)]
+        return [*time, *mv * factor * gain * rng.uniform(1 - spread, 1 + spread)]
 
     p_size, t_size = 1.4 * np.exp(rng.normal(0, 0.35)), np.exp(rng.normal(0, 0.3)).clip(0.55, 2.2)
     limb, late = np.exp(rng.normal(0, 0.25)), rng.uniform(0.3, 1.6)
@@ -83,17 +78,17 @@ def healthy_beat(rng, case):
     t_axis = np.clip(np.clip(axis, -10, 90) + tilt[2], 5, 75)
     beat = demo.NO_BEAT.copy()
     beat[[0, 1, SEPTAL, MAIN, BASAL, T]] = [
-        wave(0.036 - pr, 0.015, 0.017, 0.07, 62 + tilt[0],
+        wave((0.036 - pr, 0.015, 0.017), 0.07, 62 + tilt[0],
              [0.06, 0.06, 0.05, 0.045, 0.04, 0.035], p_size),
-        wave(0.068 - pr, 0.017, 0.015, 0.065, 45 + tilt[0],
+        wave((0.068 - pr, 0.017, 0.015), 0.065, 45 + tilt[0],
              [-0.045, 0, 0.025, 0.035, 0.04, 0.04], p_size),
-        wave(0.22 * qrs, 0.09 * qrs, 0.09 * qrs, 0.1, axis + 165 + tilt[1],
+        wave((0.22 * qrs, 0.09 * qrs, 0.09 * qrs), 0.1, axis + 165 + tilt[1],
              [0.24, 0.6, 0.45, 0.1, -0.06, -0.08], septal, 0.3),
-        wave(0.45 * qrs, rng.uniform(0.09, 0.13) * qrs, rng.uniform(0.1, 0.14) * qrs, 1.08 * limb,
-             axis, [-0.9, -1.45, 0.45, 1.4, 1.5, 1.2], 1, 0.2),
-        wave(0.71 * qrs, 0.12 * qrs, 0.12 * qrs, 0.2, late_tilt,
+        wave((0.45 * qrs, rng.uniform(0.09, 0.13) * qrs, rng.uniform(0.1, 0.14) * qrs),
+             1.08 * limb, axis, [-0.9, -1.45, 0.45, 1.4, 1.5, 1.2], 1, 0.2),
+        wave((0.71 * qrs, 0.12 * qrs, 0.12 * qrs), 0.2, late_tilt,
              [-0.05, -0.15, -0.8, -0.55, -0.25, -0.12], late, 0.3),
-        wave(qtc - 0.076, rng.uniform(0.05, 0.07), rng.uniform(0.03, 0.042), 0.34, t_axis,
+        wave((qtc - 0.076, rng.uniform(0.05, 0.07), rng.uniform(0.03, 0.042)), 0.34, t_axis,
              [0.02, 0.38, 0.45, 0.42, 0.36, 0.27], t_size, 0.2)]
     beat[T, V1] += rng.uniform(-0.18, 0.15)
     if rng.random() < 0.5:  # the ST segment of the healthy climbs a little, in V1-V3 most
@@ -102,6 +97,17 @@ def healthy_beat(rng, case):
     beat[MAIN, V1:] *= min(1, 3.2 / (beat[MAIN, V5] - beat[MAIN, V1]))  # less than in LVH
     beat[:SEPTAL, 3:] *= 'AF' not in case
     return beat, gain, [pr * ('AF' not in case), qrs, qtc]
+
+
+def draw_intervals(rng, case):
+    """PR, QRS and QTc of one patient, s."""
+    pr = np.clip(rng.normal(0.152, 0.02), 0.115, 0.195)
+    pr = rng.uniform(0.21, 0.34) if 'AVB1' in case else pr
+    pr -= 0.015 * ('tachycardia' in case)
+    qrs = np.clip(rng.normal(0.084, 0.009), 0.064, 0.108)
+    qtc = np.clip(rng.normal(0.412, 0.018), 0.36, 0.45)
+    qtc = rng.uniform(0.475, 0.56) if 'long QT' in case else qtc
+    return pr, qrs, qtc
 
 
 def change_beat(rng, beat, finding, gain, qrs):
