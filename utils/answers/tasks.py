@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from utils.ecg.beats import MEASURES
+from utils.answers.findings import FINDINGS
 from utils.running.errors import UserError
 
 MOST_PROBLEMS = 20  # that are told one by one
@@ -18,20 +18,12 @@ TAGS = {'0': 0, '1': 1, '0.0': 0, '1.0': 1, 'normal': 0, 'abnormal': 1, '正常'
 DIAGNOSES = ('normal', 'bradycardia', 'tachycardia', 'arrhythmia', 'AF', 'PVC', 'PAC', 'AVB1',
              'CRBBB', 'T', 'ST', 'other')
 
-# Task 3, see start.py: what ECGs show, and for each number whether it is above 1, 2, 3 quarters of
-# all; intervals in s, known since they were chosen, PR 0 in AF.
-RHYTHMS = ('bradycardia', 'tachycardia', 'arrhythmia', 'AF', 'PVC', 'PAC')
-SHAPES = ('LBBB', 'LVH', 'RVH', 'infarction', 'low voltage', 'paced', 'LAFB', 'LPFB', 'IRBBB',
-          'CRBBB', 'long QT', 'T', 'ST', 'AVB1')
-FINDINGS = ('abnormal', *RHYTHMS, *SHAPES)
-INTERVALS = ('PR', 'QRS', 'QTc')
-QUARTERS = tuple(f'{value} above {quarter} quarter(s)' for value in MEASURES + INTERVALS
-                 for quarter in (1, 2, 3))
+ABNORMAL_COUNTS = 10  # times as much as any other output of task 3, in the loss
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task of the competition, or 3: what made-up ECGs teach, to start from.
+    """A task of the competition, or 3: all that PTB-XL's readers wrote, to start from.
 
     class_names: what the network's outputs stand for; multi_label: several classes at once
     (sigmoid), else one (softmax)
@@ -44,15 +36,12 @@ class Task:
     def importance(self):
         """How much each class counts in the loss: float32 array (classes,) with a mean of 1.
 
-        In task 3 the findings count as much as all the numbers, which are many more.
+        In task 3 "abnormal" is what is asked for first.
         """
-        count = len(self.class_names)
-        importance = np.ones(count, np.float32)
+        importance = np.ones(len(self.class_names), np.float32)
         if self.number == 3:
-            findings = len(FINDINGS)
-            importance[:findings] = count / 2 / findings
-            importance[findings:] = count / 2 / (count - findings)
-        return importance
+            importance[0] = ABNORMAL_COUNTS
+        return importance / importance.mean()
 
     @property
     def normal_alone(self):
@@ -66,25 +55,24 @@ TASKS = {
                 'atrial fibrillation', 'ventricular premature beat', 'atrial premature beat',
                 'first-degree AV block', 'complete right bundle branch block', 'T-wave change',
                 'ST change', 'other'), True),
-    3: Task(3, FINDINGS + QUARTERS, True),
+    3: Task(3, tuple(name for name, _, _ in FINDINGS), True),
 }
 
 
 def head_of_start(task):
-    """How a network of task 3 can answer another task before it has learnt it: its own "abnormal",
-    and what it has found.
+    """How a network of task 3 can answer another task before it has learnt it.
 
     Returns: float32 array (classes of task 3, classes), to multiply task 3's logits with; a column
         of zeros where no finding says the same as a class
     """
-    head = np.zeros((len(TASKS[3].class_names), len(task.class_names)), np.float32)
+    findings = TASKS[3].class_names
+    head = np.zeros((len(findings), len(task.class_names)), np.float32)
     if not task.multi_label:
         head[0] = -0.5, 0.5  # the log-odds are the difference of the two
         return head
     head[0, 0] = -1
-    for column, name in enumerate(DIAGNOSES):
-        if name in FINDINGS:
-            head[FINDINGS.index(name), column] = 1
+    for column, name in enumerate(task.class_names[1:], 1):
+        head[findings.index(name), column] = 1
     return head
 
 
@@ -185,7 +173,8 @@ def _parse_labels(cells, task):
         return TAGS[cells[1].lower()]
     count = len(task.class_names)
     labels = [cell[:-2] if cell.endswith('.0') else cell for cell in cells[1:]]
-    if len(labels) == count and set(labels) == {'0', '1'}:  # one-hot
+    nothing = {'0'} if not task.normal_alone else None  # of task 3 there may be nothing to say
+    if len(labels) == count and set(labels) in ({'0', '1'}, nothing):  # one-hot
         labels = [str(number) for number, cell in enumerate(labels, 1) if cell == '1']
     wrong = [label for label in labels if label not in map(str, range(1, count + 1))]
     if wrong:

@@ -125,6 +125,7 @@ class Augment:
     time_shift: float = matters(1.0, between(0, 1))
     gain: float = matters(0.2, below(1))
     missing_lead: float = matters(0.3, between(0, 1))
+    printed: float = matters(0.0, between(0, 1))
     noise: float = matters(0.01, between(0, 10))
     wander: float = matters(0.05, between(0, 10))
 
