@@ -22,8 +22,8 @@ PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, PROJECT)
 
 from models import checkpoint  # noqa: E402
-from predict import write_answer  # noqa: E402
 from tests.helpers import write_competition  # noqa: E402
+from utils.answers.answer import write_answer  # noqa: E402
 from utils.ecg import records  # noqa: E402
 from utils.pictures import render  # noqa: E402
 from utils.running import files  # noqa: E402

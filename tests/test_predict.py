@@ -9,7 +9,6 @@ import pytest
 
 import predict
 from tests.helpers import make_signal, overrides, refused, run_script
-from utils.answers import tasks
 from utils.pictures.render import decode_png, encode_png, settings_of
 from utils.running import errors
 from utils.running.errors import UserError
@@ -150,16 +149,6 @@ def test_options_that_do_not_fit(run_here, tmp_path):
     line, = refused_here(run_here, '--unit', 'mV')
     assert '--input' in line
     assert os.listdir(tmp_path / 'output') == []
-
-
-def test_thresholds():
-    twelve, task_2 = {'threshold': [0.1] * 12}, tasks.TASKS[2]
-    assert predict.read_thresholds({'threshold': 0.4}, 'auto', 'F', tasks.TASKS[1]) == 0.4
-    assert predict.read_thresholds(twelve, 'auto', 'F', task_2).tolist() == [0.1] * 12
-    assert predict.read_thresholds(twelve, 0.7, 'F', task_2).tolist() == [0.7] * 12
-    for kept, task in ((twelve, tasks.TASKS[1]), ({'threshold': 0.4}, task_2), ({}, task_2)):
-        with pytest.raises(UserError, match='^F: the threshold in metrics.json is'):
-            predict.read_thresholds(kept, 'auto', 'F', task)
 
 
 @pytest.mark.parametrize('name, write, option', [
