@@ -15,7 +15,7 @@ from typing import Optional
 import numpy as np
 import pandas as pd
 
-from models import build_model, checkpoint, ranks, to_input
+from models import best_model, build_model, checkpoint, ranks, to_input
 from models import device as devices
 from models.inference import plain_network, predict_logits, several_views
 from models.loss import compute_loss, weigh_classes
@@ -460,7 +460,7 @@ def evaluate_and_keep(run, epoch):
     scores['loss'] = float(loss)
     run.log.info(f'[EVAL] epoch: {epoch + 1} avg accuracy: {scores["accuracy"]:.4f}, f1: '
                  f'{scores["f1"]:.4f}, auc: {scores["auc"]:.4f}, loss: {scores["loss"]:.4f}')
-    progress.history.append(checkpoint.without_nan({
+    progress.history.append(best_model.without_nan({
         'iteration': progress.iteration, 'epoch': epoch + 1, 'eval_loss': scores['loss'],
         'accuracy': scores['accuracy'], 'f1': scores['f1'], 'auc': scores['auc']}))
     metric = config.train.best_metric
@@ -498,7 +498,7 @@ def keep_best(run, learnt, margins, calibrated):
     kept = {'epoch': best['epoch'], 'iteration': best['iteration'], 'paddle': paddle.__version__,
             **learnt}
     table = tasks.validation_table(data.val_names, data.val_targets, margins, task)
-    run.background.submit(checkpoint.save_best, run.best_folder, [weights_of(run.average.network)],
+    run.background.submit(best_model.save_best, run.best_folder, [weights_of(run.average.network)],
                           config, kept, table)
     title = (f'Best model: epoch {best["epoch"]}, F1 {scores["f1"]:.3f}, AUC {scores["auc"]:.3f}, '
              f'accuracy {scores["accuracy"]:.3f}')
@@ -525,9 +525,9 @@ def join_folds(config, arguments):
     import paddle
     task, networks, tables = tasks.TASKS[config.task], [], []
     for fold in range(config.train.folds):
-        folder = checkpoint.find_best(config_of_fold(config, fold).output)
-        networks += checkpoint.load_best(folder)[0]
-        tables.append(checkpoint.load_validation(folder, task))
+        folder = best_model.find_best(config_of_fold(config, fold).output)
+        networks += best_model.load_best(folder)[0]
+        tables.append(best_model.load_validation(folder, task))
     for number, table in enumerate(tables, 1):
         targets, margins = tasks.of_validation_table(table, task)
         auc = metrics.score(targets, tasks.probabilities_of(margins), 0.5, task)['auc']
@@ -543,7 +543,7 @@ def join_folds(config, arguments):
         print(line)
     kept = {'epoch': -1, 'iteration': config.train.iters, 'paddle': paddle.__version__, **learnt}
     folder = os.path.join(config.output, 'best_model')
-    checkpoint.save_best(folder, networks, config, kept, together)
+    best_model.save_best(folder, networks, config, kept, together)
     draw_validation(config.output, targets, margins, calibrated, thresholds, task,
                     f'Out of fold, {config.train.folds} networks: F1 {scores["f1"]:.3f}, AUC '
                     f'{scores["auc"]:.3f}, accuracy {scores["accuracy"]:.3f}')
@@ -616,7 +616,7 @@ def describe_best(run):
 
 def tell_finished(run):
     """The run that is asked for is finished already."""
-    checkpoint.find_best(run.config.output)  # refuses where it is gone
+    best_model.find_best(run.config.output)  # refuses where it is gone
     longer = settings.command('train.py', run.arguments, 'train.resume=extend',
                               f'train.iters={2 * run.config.train.iters}')
     run.log.info(f'this run is finished ({run.progress.iteration} iterations); longer: {longer}; '

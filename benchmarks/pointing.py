@@ -10,7 +10,7 @@ import zlib  # noqa: F401  before Paddle, see models/device.py
 
 import pandas as pd
 
-from models import build_model, checkpoint, device
+from models import best_model, build_model, device
 from models.inference import plain_network
 from models.weights import set_weights
 from utils.answers import explanation, tasks
@@ -34,7 +34,7 @@ def main():
     parser.add_argument('--each', type=int, default=40, help='ECGs of each kind (default 40)')
     arguments = parser.parse_args()
     device.import_paddle()
-    networks, config, kept = checkpoint.load_best(arguments.model)
+    networks, config, kept = best_model.load_best(arguments.model)
     task = tasks.TASKS[config.task]
     trained, blind = (build_model(config.model.name, len(task.class_names), config.seed + add)
                       for add in (0, 1))

@@ -7,7 +7,7 @@ from urllib.parse import urlparse
 
 import numpy as np
 
-from models import checkpoint
+from models import best_model
 from utils.answers import tasks
 from utils.pictures.render import settings_of
 from utils.running.errors import UserError
@@ -30,13 +30,13 @@ def load_pretrained(model, name, pretrained, drawn_with, task):
         return ['random start: model.pretrained is none']
     path, notes = imagenet_weights(name) if pretrained == 'imagenet' else pretrained, []
     if os.path.isdir(path):
-        networks, trained, _ = checkpoint.load_best(path)
+        networks, trained, _ = best_model.load_best(path)
         weights = networks[0]
         notes = _compare_drawing(path, settings_of(trained.render), drawn_with)
         if trained.task == 3 and task.number != 3:
             weights = {**weights, **_first_head(model, weights, tasks.head_of_start(task))}
     elif os.path.isfile(path):
-        weights = checkpoint.read_weights(path)
+        weights = best_model.read_weights(path)
     else:
         raise UserError(f'model.pretrained: {path} does not exist; expected imagenet, none, or the '
                         'path of a .pdparams file or of a best_model folder')

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models import build_model, checkpoint
+from models import best_model, build_model
 from models.weights import set_weights
 from utils.answers import tasks
 from utils.answers.answer import Answer
@@ -47,8 +47,8 @@ def load_trained(path, threshold):
     Returns: (Trained, words); words: one line on what it is
     Raises: UserError
     """
-    networks, config, kept = checkpoint.load_best(path)
-    folder, task = checkpoint.find_best(path), tasks.TASKS[config.task]
+    networks, config, kept = best_model.load_best(path)
+    folder, task = best_model.find_best(path), tasks.TASKS[config.task]
     if task.number == 3:
         raise UserError(f'{folder}: has learnt from made-up ECGs alone, expected a model of task 1 '
                         f'or 2; start from it: train.py -o model.pretrained={folder}')
@@ -58,7 +58,7 @@ def load_trained(path, threshold):
               for _ in networks]
     for model, weights in zip(models, networks):
         set_weights(model, weights, folder)
-    validation = tasks.of_validation_table(checkpoint.load_validation(folder, task), task)
+    validation = tasks.of_validation_table(best_model.load_validation(folder, task), task)
     words = (f'{folder}: task {task.number}, {len(models)} {config.model.name}, iteration '
              f'{kept["iteration"]}, validation F1 {kept["validation"]["f1"]:.4f}, threshold '
              f'{np.round(thresholds, 4).tolist()}')
@@ -90,6 +90,6 @@ def _read_numbers(value, count, what):
     numbers = np.asarray(value, dtype=object)
     if numbers.shape != (() if count == 1 else (count,)) or \
             not all(isinstance(each, float) and 0 < each < np.inf for each in numbers.flat):
-        raise UserError(f'{what} in {checkpoint.METRICS} is {value}, expected {count} number(s); '
+        raise UserError(f'{what} in {best_model.METRICS} is {value}, expected {count} number(s); '
                         'copy the whole folder again, or train anew')
     return numbers.astype(float) if count > 1 else float(numbers)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import train
-from models import checkpoint
+from models import best_model, checkpoint
 from tests import faults
 from tests.helpers import PROJECT, overrides
 from utils.running import errors, settings
@@ -122,7 +122,7 @@ def test_a_fresh_start_forgets_the_old_run(train_here, outputs, tmp_path, capsys
         assert file.read() == said
     assert state['progress']['skipped'] == 2 and state['progress']['bad'] == 0
     assert all(np.isfinite(value).all() for value in arrays.values())
-    assert checkpoint.load_best(output)[2]['iteration'] in (4, 5)
+    assert best_model.load_best(output)[2]['iteration'] in (4, 5)
 
 
 def test_a_run_that_stays_infinite_ends_in_one_line(monkeypatch):

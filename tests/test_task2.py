@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import checkpoint
+from models import best_model
 from tests.helpers import SMALL, overrides, run_script
 from utils.answers import metrics, tasks
 from utils.datasets import demo
@@ -63,7 +63,7 @@ def test_training_starts_from_task_1_with_a_new_head(run2):
     line = next(line for line in said.splitlines() if 'loaded ' in line)
     assert 'new, random: fc.bias, fc.weight' in line and 'warning' not in said
     assert '48 records train, 16 validate' in said and said.count('[EVAL] epoch: ') == 1
-    _, _, kept = checkpoint.load_best(output)
+    _, _, kept = best_model.load_best(output)
     assert len(kept['threshold']) == 12 and all(0 < each < 1 for each in kept['threshold'])
     scores = kept['validation']
     assert scores['f1'] == pytest.approx(np.mean(scores['class_f1']))

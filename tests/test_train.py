@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import train
-from models import checkpoint
+from models import best_model
 from tests.helpers import PROJECT, SMALL, overrides, refused, run_script
 from utils.answers import tasks
 from utils.pictures import loading
@@ -106,13 +106,13 @@ def test_history_says_what_the_log_says(finished):
 
 def test_the_best_model_is_kept_with_all_that_prediction_needs(finished):
     root, output, _ = finished
-    _, config, kept = checkpoint.load_best(output)
+    _, config, kept = best_model.load_best(output)
     assert config.render.size == 32 and config.train.iters == 12 and config.data.root == root
     best = min((row for row in history(output) if row['f1']),
                key=lambda row: float(row['eval_loss']))
     assert kept['epoch'] == int(best['epoch']) and kept['iteration'] == int(best['iteration'])
     assert kept['validation']['f1'] == float(best['f1'])
-    table = pd.read_csv(os.path.join(output, 'best_model', checkpoint.VALIDATION))
+    table = pd.read_csv(os.path.join(output, 'best_model', best_model.VALIDATION))
     assert len(table) == 32 and table['name'].is_monotonic_increasing
     targets, _ = tasks.of_validation_table(table, tasks.TASKS[1])
     assert targets.tolist() == [int(name[5:]) % 2 == 0 for name in table['name']]
@@ -168,7 +168,7 @@ def test_folds_stop_go_on_and_are_scored_together(drawn, tmp_path):
     assert 'out of fold, 40 records:' in result.stdout
     # While a fold is left, no line points to the best model of all, which is not there yet.
     assert result.stdout.count('next: ') == 1 and 'next: ' in result.stdout.splitlines()[-1]
-    networks, _, _ = checkpoint.load_best(str(output))
+    networks, _, _ = best_model.load_best(str(output))
     assert len(networks) == 2
     assert not np.array_equal(networks[0]['fc.weight'], networks[1]['fc.weight'])
     table = pd.read_csv(output / 'out_of_fold.csv')

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from models import checkpoint
+from models import best_model
 from tests.helpers import SMALL, overrides, refused, run_script
 from utils.answers.tasks import FINDINGS, TASKS
 from utils.datasets import start
@@ -56,7 +56,7 @@ def test_a_network_starts_from_it(tmp_path, drawn):
     done = run_script('train.py', *overrides(*learnt))
     assert done.returncode == 0, done.stderr
     assert 'loaded 102 of 102 tensors' in done.stdout
-    ((before,), _, _), ((after,), _, _) = (checkpoint.load_best(str(each))
+    ((before,), _, _), ((after,), _, _) = (best_model.load_best(str(each))
                                            for each in (output, tmp_path / 'output'))
     for key in ('fc.weight', 'fc.bias'):
         normal, abnormal = after[key].T
