@@ -31,7 +31,7 @@ REAL_SETTINGS = $(SMALL_SETTINGS) -o task=$(TASK) -o data.source=$(DATA) -o data
 	-o predict.answer=$(REAL)/answer.csv -o model.pretrained=$(START)/best_model -o train.folds=5 -o train.learning_rate=0.0001 \
 	-o train.ema=1 -o train.iters=100 -o train.warmup_iters=20 -o train.eval_interval=100 -o seed=$(SEED)
 
-.PHONY: demo test start real faults bench clean
+.PHONY: demo test lint start real faults bench clean
 
 demo: $(VENV)/installed
 	$(RUN) -m utils.datasets.demo $(DEMO)/ecgs --task $(TASK)
@@ -61,6 +61,9 @@ real: $(VENV)/installed
 
 test: $(VENV)/installed-tests
 	$(RUN) -m pytest tests -n logical --dist loadfile
+
+lint: $(VENV)/installed-tests
+	$(RUN) -m ruff check .
 
 faults: $(VENV)/installed-tests
 	$(RUN) -m tests.faults

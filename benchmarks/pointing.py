@@ -1,4 +1,5 @@
-"""How often an explanation points at what utils.datasets.demo changed: the model against random weights.
+"""How often an explanation points at what utils.datasets.demo changed: the model against random
+weights.
 
 python -m benchmarks.pointing output/demo-task2   (a model that make demo TASK=2 trained)
 
@@ -64,8 +65,9 @@ def ask(finding, trained, blind, model, wanted):
         margins = tasks.margins_of(trained(picture[None]), task)
         right = (margins >= limits).reshape(-1)[label] and truth[column]
         if right:
-            rows.append({'finding': group, **judge(truth[column].split(), [
-                explanation.explain(each, picture, flat, task) for each in (trained, blind)], label)})
+            explained = [explanation.explain(each, picture, flat, task)
+                         for each in (trained, blind)]
+            rows.append({'finding': group, **judge(truth[column].split(), explained, label)})
     return rows
 
 

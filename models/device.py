@@ -66,7 +66,7 @@ def choose_device(wanted):
         card = f'CPU with {threads} thread(s) of {machine.usable_cores()} core(s)'
         _keep_freed_memory()
     else:
-        device = f'gpu:{os.environ.get("FLAGS_selected_gpus", "0").partition(",")[0]}'
+        device = f'gpu:{os.environ.get("FLAGS_selected_gpus", "0").partition(",")[0]}'  # noqa: SIM112
         reason = f'{count} GPU(s) found'
         found = paddle.device.cuda.get_device_properties(device)
         card = f'{device} {found.name} with {found.total_memory / 2**30:.1f} GiB'

@@ -96,7 +96,8 @@ def imagenet_weights(name):
     path = os.path.join(WEIGHTS_HOME, os.path.basename(url))
     by_hand = (f'download {url} on another machine, put it at {path} (md5 {md5}) and run train.py '
                'again; or start from random weights with -o model.pretrained=none / 预训练权重下载'
-               '不了：请在别的机器上下载，放到上述路径，再次运行；或用 -o model.pretrained=none 从随机权重开始')
+               '不了：请在别的机器上下载，放到上述路径，再次运行；或用 -o model.pretrained=none '
+               '从随机权重开始')
     if os.path.isfile(path):
         found = hashlib.md5(Path(path).read_bytes()).hexdigest()
         if found == md5:

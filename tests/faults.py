@@ -570,7 +570,8 @@ def full_archive(place, rng, _):
 
 def full_demo(place, rng, _):
     """The disk fills while the demo's ECGs are written."""
-    command = [sys.executable, '-m', 'utils.datasets.demo', place.path('small', 'demo'), '--records', '40']
+    command = [sys.executable, '-m', 'utils.datasets.demo', place.path('small', 'demo'),
+               '--records', '40']
     problem, kept = on_small_disk(place, command, place.fresh('first'), rng.randint(300, 2500))
     for path in glob.glob(f'{kept}/**/*.mat', recursive=True):
         records.read_record(path)  # raises where it is half written

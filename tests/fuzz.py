@@ -241,7 +241,7 @@ def kinds():
     return sorted(READERS)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def seeds(work, kind):
     """The good files of a kind: list of (extension, bytes)."""
     folder, found = os.path.join(work, 'seeds', kind), []

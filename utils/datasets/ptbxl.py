@@ -228,7 +228,8 @@ def print_summary(records, task):
 
 def main():
     """The command; UserError names the broken records when the others are written."""
-    parser = argparse.ArgumentParser('python -m utils.datasets.ptbxl', description='See docs/ptbxl.md.')
+    parser = argparse.ArgumentParser('python -m utils.datasets.ptbxl',
+                                     description='See docs/ptbxl.md.')
     parser.add_argument('source', metavar='PTBXL', help='PTB-XL 1.0.1 to 1.0.3: folder or zip')
     parser.add_argument('out', metavar='OUT', type=pathlib.Path, help='a new folder, up to 5.2 GB')
     parser.add_argument('--task', type=int, choices=(1, 2), required=True)

@@ -19,7 +19,7 @@ from utils.ecg.beats import measure
 from utils.ecg.records import PARTS, REFERENCE, SAMPLES, SAMPLING_RATE
 from utils.running import errors, files, log, machine, pool
 
-I, II, V6 = 3, 4, 10  # columns of a beat
+I, II, V6 = 3, 4, 10  # noqa: E741  columns of a beat, by their leads
 NORMAL_PART = 0.45
 # How often each of SHAPES and RHYTHMS is drawn, and how often a rhythm instead of a shape.
 SHAPE_WEIGHTS = np.array([1, 2, 1, 3, 1, 1, 1, 1, 1, 2, 1, 4, 3, 1]) / 23
@@ -135,8 +135,8 @@ def change_beat(rng, beat, finding, gain, qrs):
         chest = np.array([0.3, 0.15, 0, -0.08, -0.12, -0.12]) * rng.uniform(0.7, 1.6)
         beat[LATE] = [qrs + 0.004, 0.009, 0.011, *lead_mv(0.15, 180 + rng.normal(0, 20), chest)]
     elif finding == 'paced':
-        chest = np.array(([-0.9, -1.3, -1.3, -1, -0.6, -0.3] if rng.random() < 0.7 else
-                          [-1, -1.5, -1, -0.2, 0.6, 0.8]))
+        chest = np.array([-0.9, -1.3, -1.3, -1, -0.6, -0.3] if rng.random() < 0.7 else
+                         [-1, -1.5, -1, -0.2, 0.6, 0.8])
         mv = lead_mv(0.8 * gain, rng.uniform(-90, -50), chest * gain)
         beat[SEPTAL:] = demo.wide_beat(mv, rng.uniform(0.14, 0.18), 0.5)[SEPTAL:]
         beat[:SEPTAL, 3:] *= rng.random() < 0.5
@@ -275,7 +275,8 @@ def _write(job):
 
 
 def main():
-    parser = argparse.ArgumentParser('python -m utils.datasets.start', description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser('python -m utils.datasets.start',
+                                     description=__doc__.splitlines()[0])
     parser.add_argument('out', metavar='OUT', help='folder: new, empty, or of the same ECGs')
     parser.add_argument('--records', type=int, default=4000, help='0.1 MB each')
     parser.add_argument('--seed', type=int, default=0, help='another seed, other patients')

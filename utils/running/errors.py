@@ -93,7 +93,7 @@ def _make_streams_safe():
         pass
     for name in ('stdout', 'stderr'):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))
+            setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))  # noqa: SIM115
         getattr(sys, name).reconfigure(errors='backslashreplace')
 
 
