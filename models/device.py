@@ -11,6 +11,7 @@ from utils.running.errors import UserError
 
 USELESS = ('No ccache found', 'When training, we now always track global mean and variance',
            'You are using GPU version Paddle, but your CUDA device is not set')
+PADDLE_ERRORS = RuntimeError, MemoryError, SystemError, OSError  # memory that ran out, among others
 
 
 def import_paddle():
@@ -100,16 +101,25 @@ def _has_glibc():
     return sys.platform == 'linux' and hasattr(ctypes.CDLL(None), 'mallopt')  # musl has none
 
 
-def tune_gpu(amp):
-    """Let cuDNN measure its algorithms once for each shape, of which training has few; and, with
-    mixed precision, let Paddle keep the channels last, where tensor cores are fastest.
+def tune(device):
+    """On a GPU, let cuDNN measure its algorithms once for each shape, of which training has few."""
+    import paddle
+    if device != 'cpu':
+        paddle.set_flags({'FLAGS_cudnn_exhaustive_search': True})
 
-    amp: bool
+
+def choose_precision(wanted, device):
+    """Whether to train in mixed precision.
+
+    wanted: 'auto', True or False; device: as choose_device() returns it
+    Returns: (amp, words)
     """
     import paddle
-    paddle.set_flags({'FLAGS_cudnn_exhaustive_search': True})
-    if amp:
-        paddle.incubate.autotune.set_config({'layout': {'enable': True}})
+    if wanted is False:
+        return False, 'mixed precision off'
+    if device != 'cpu' and paddle.device.cuda.get_device_capability(device) >= (7, 0):
+        return True, 'mixed precision on'
+    return False, 'mixed precision off: it needs an NVIDIA card of compute capability 7.0 or more'
 
 
 def is_out_of_memory(error):

@@ -46,7 +46,7 @@ class StopRequest:
 
     def _note(self, signum, _frame):
         if not self.signum:
-            _say_at_once(b'stopping after this iteration; once more ends at once\n')
+            _say_at_once(b'stopping soon; once more ends at once\n')
         elif 'PADDLE_TRAINER_ID' not in os.environ:  # Paddle's launcher repeats itself three times
             os._exit(128 + signum)
         self.signum = signum
