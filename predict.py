@@ -165,7 +165,7 @@ def predict(trained, pictures, device, config, workers):
         with log.bar(len(pictures), 'predicting', 'records') as bar:
             logits = predict_logits(several_views(network, config.predict.views), pictures, size,
                                     workers, bar.update)
-    except (RuntimeError, MemoryError, SystemError) as error:
+    except devices.PADDLE_ERRORS as error:
         if not devices.is_out_of_memory(error):
             raise
         raise UserError(f'out of memory on {device} with predict.batch_size {size}; lower it: -o '

@@ -126,14 +126,14 @@ def test_settings_reach_the_training(drawn, tmp_path):
         'train.decay=polynomial', 'train.end_learning_rate=0.001', 'train.label_smoothing=0.1',
         'train.class_weights=balanced', 'train.amp=true', 'train.clip_norm=0', 'train.ema=0',
         'train.best_metric=auc', 'train.eval_interval=2', 'data.workers=3', 'data.cache=false',
-        'device=auto', env={'CUDA_VISIBLE_DEVICES': ''})
+        'device=auto', env={'CUDA_VISIBLE_DEVICES': '', 'PATH': ''})
     assert result.returncode == 0, result.stderr
     lines, trained, evaluated = log_of(tmp_path)
     assert [line[4] for line in trained] == [
         '0.0000000000', '0.0050000000', '0.0100000000', '0.0070000000', '0.0040000000',
         '0.0010000000']
     assert [line[0] for line in evaluated] == ['1', '1', '2']  # iterations 2, 4 and 6 of 4 each
-    for words in ('mixed precision on', 'best auc', '3 reading thread(s)', 'read anew'):
+    for words in ('mixed precision off: it needs', 'best auc', '3 reading thread(s)', 'read anew'):
         assert words in '\n'.join(lines)
     assert 'Traceback' not in result.stderr
 
@@ -257,7 +257,7 @@ def test_batches_hold_each_record_once_an_epoch_wherever_a_run_goes_on(drawn, mo
         monkeypatch.setattr(train.ranks, 'world', lambda: world)
         monkeypatch.setattr(train.ranks, 'rank', lambda: rank)
         config = settings.load('config.yml', [*SMALL, 'train.iters=10'])
-        run = train.Run(config, *[None] * 13)
+        run = train.Run(config, *[None] * 12)
         run.data, run.progress = data, train.Progress(done)
         return list(train.batches_left(run))
 
