@@ -156,7 +156,9 @@ def predict(trained, pictures, device, config, workers):
     """
     task, size = trained.task, config.predict.batch_size
     limits = tasks.probabilities_of(tasks.log_odds(trained.thresholds) * trained.temperature)
-    try:
+    with devices.out_of_memory_says(
+            f'out of memory on {device} with predict.batch_size {size}; lower it: -o '
+            f'predict.batch_size={max(size // 2, 1)} / 显存或内存不足：请减小 predict.batch_size'):
         first = np.stack([pictures.read(index, 0)
                           for index in range(min(CHECKED, size, len(pictures)))])
         network, notes = fastest_network(trained.models, task, limits, device,
@@ -165,12 +167,6 @@ def predict(trained, pictures, device, config, workers):
         with log.bar(len(pictures), 'predicting', 'records') as bar:
             logits = predict_logits(several_views(network, config.predict.views), pictures, size,
                                     workers, bar.update)
-    except devices.PADDLE_ERRORS as error:
-        if not devices.is_out_of_memory(error):
-            raise
-        raise UserError(f'out of memory on {device} with predict.batch_size {size}; lower it: -o '
-                        f'predict.batch_size={max(size // 2, 1)} / 显存或内存不足：请减小 '
-                        'predict.batch_size') from None
     if not np.isfinite(logits).all():
         raise UserError('the network answers NaN or infinite values; train anew')
     return network, tasks.margins_of(logits, task)

@@ -10,7 +10,8 @@ import zipfile
 
 import numpy as np
 
-from utils.running import files
+from models.optimizer import learning_rate
+from utils.running import files, settings
 from utils.running.errors import UserError
 
 KEEP = 2  # the newest, and the one to fall back to
@@ -66,3 +67,46 @@ def load_last(folder):
         raise UserError(f'{folder}: none of its checkpoints can be read ({why}); start afresh with '
                         '-o train.resume=never')
     return None, None, []
+
+
+def resume(config, insist, fingerprint):
+    """The newest whole checkpoint, for a run that goes on.
+
+    config: Config; insist: bool, a fresh run is not wanted; fingerprint: {setting: value} that must
+        be as it was, see training_data.py
+    Returns: (state, arrays, notes) as load_last(); state None for a fresh run
+    Raises: UserError where a setting that matters has changed, or there is none to go on from
+    """
+    last = os.path.join(config.output, 'last')
+    insist = insist or config.train.resume == 'extend'
+    if config.train.resume == 'never' and not insist:
+        return None, None, []
+    state, arrays, notes = load_last(last)
+    if state is None and insist:
+        raise UserError(f'{last}: there is no checkpoint to go on from; start without --resume and '
+                        '-o train.resume=extend')
+    if state is None:
+        return state, arrays, notes
+    _refuse_changes(state['fingerprint'], fingerprint, last, config.train.resume == 'extend')
+    state['progress'].pop('bad', None)  # older runs counted how often they went back from a NaN
+    iteration = state['iteration']
+    if iteration < config.train.iters:
+        rate = learning_rate(iteration + 1, config.train)
+        notes.append(f'going on after iteration {iteration} of {config.train.iters}, from {last}, '
+                     f'with learning rate {rate:.10f}; to start afresh instead: -o '
+                     'train.resume=never')
+    return state, arrays, notes
+
+
+def _refuse_changes(there, now, last, extend):
+    """Refuse a checkpoint of a run with other settings; extend: bool, but for train.iters."""
+    changed = [f'{key} {there.get(key, settings.before(key))} there, {value} now'
+               for key, value in {**settings.REMOVED, **now}.items()
+               if there.get(key, settings.before(key)) != value
+               and not (key == 'train.iters' and extend)]
+    if changed:
+        raise UserError(f'{last} is of a run with other settings: {"; ".join(changed)}; set them '
+                        'back to go on, or start afresh with -o train.resume=never, or in another '
+                        'folder with -o output=FOLDER; only train.iters can be raised, with -o '
+                        'train.resume=extend / 设置与上次训练不同：改回原来的设置可接着训练；'
+                        '或用 -o train.resume=never 重新训练，或用 -o output=FOLDER 换一个文件夹')

@@ -202,3 +202,14 @@ def is_out_of_memory(error):
     text = str(error)
     return isinstance(error, MemoryError) or any(
         words in text for words in ('ResourceExhausted', 'ut of memory', '_ALLOC_FAILED'))
+
+
+@contextlib.contextmanager
+def out_of_memory_says(words):
+    """Memory that runs out within the block is a mistake that the user can mend: a UserError."""
+    try:
+        yield
+    except PADDLE_ERRORS as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(words) from None

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import train
-from models import best_model, checkpoint
+from models import checkpoint
 from tests import faults
 from tests.helpers import PROJECT, overrides
 from utils.running import errors, settings
@@ -198,9 +198,7 @@ def resume(output, *pairs, insist=False, data='40 records'):
     """The iteration after which train.py would go on with these settings and records."""
     config = settings.load(os.path.join(PROJECT, 'config.yml'),
                            [*SMALL, f'output={output}', *pairs])
-    arguments = Namespace(config=None, override=[], resume=insist)
-    state, _, _ = train.find_checkpoint(config, arguments,
-                                        {**settings.that_matter(config), 'data': data})
+    state, _, _ = checkpoint.resume(config, insist, {**settings.that_matter(config), 'data': data})
     return state and state['iteration']
 
 

@@ -207,7 +207,7 @@ def test_every_wrong_label_is_named_before_anything_is_trained(drawn, tmp_path):
 
 def load(root, *pairs, fold=0):
     config = settings.load('config.yml', [*SMALL, f'data.root={root}', *pairs])
-    return train.load_data(config, settings.argparse.Namespace(config=None, override=[]), fold)
+    return train.load_data(config, fold, 'python process.py')
 
 
 @pytest.fixture(autouse=True)
@@ -257,9 +257,7 @@ def test_batches_hold_each_record_once_an_epoch_wherever_a_run_goes_on(drawn, mo
         monkeypatch.setattr(train.ranks, 'world', lambda: world)
         monkeypatch.setattr(train.ranks, 'rank', lambda: rank)
         config = settings.load('config.yml', [*SMALL, 'train.iters=10'])
-        run = train.Run(config, *[None] * 12)
-        run.data, run.progress = data, train.Progress(done)
-        return list(train.batches_left(run))
+        return list(train.batches_left(data, config, done))
 
     data = load(drawn)
     whole = batches(0)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from tests.helpers import overrides, refused, run_script
-from utils.answers import calibration, metrics, tasks
+from utils.answers import calibration, tasks
 from utils.answers.tasks import probabilities_of
+from utils.answers.thresholds import tune_thresholds
 
 
 def sample(count, seed, classes=None, temperature=1.0):
@@ -76,9 +77,9 @@ def test_calibrated_for_a_record_does_not_depend_on_its_own_label():
 
 def test_a_temperature_changes_no_tag_of_task_1():
     margins, targets = sample(200, 8, temperature=3.0)
-    task, plain = tasks.TASKS[1], metrics.tune_thresholds(targets, margins)
+    task, plain = tasks.TASKS[1], tune_thresholds(targets, margins)
     temperature = calibration.calibrate(margins, targets, 0)[0]
-    threshold = metrics.tune_thresholds(targets, margins / temperature)
+    threshold = tune_thresholds(targets, margins / temperature)
     new, _ = sample(5000, 9, temperature=3.0)
     assert temperature > 2 and abs(threshold - plain) > 1e-3
     assert (tasks.decide(probabilities_of(new), plain, task)
