@@ -33,3 +33,11 @@ def test_overhead_counts_as_often_as_a_card_comes_to_it():
     assert overhead.rate_of(told, 0.001, 300, False) == pytest.approx(of_batches + 0.03)
     assert overhead.rate_of(told, 0.001, 300, True) == pytest.approx(of_batches + 0.03 + 0.04)
     assert overhead.share(1.78 / 4.8) == pytest.approx(0.27, abs=0.001)
+
+
+def test_an_iteration_is_compared_with_its_step(tmp_path):
+    write_competition(tmp_path / 'ecgs', train=6, val=0)
+    root = label_all(str(tmp_path / 'ecgs'), str(tmp_path / 'pictures'), overhead.SMALL, 20)
+    told = overhead.trace_iteration(root, iterations=41)
+    assert len(told['loop']) == 2 and len(told['bare']) == 3
+    assert "the bare step, on the interpreter's scale" in overhead.describe_iteration(told)

@@ -129,7 +129,7 @@ def words_of_paddle(error):
     """What one of Paddle's errors says, without the places in its sources."""
     text = ' '.join(str(error).split())
     said = re.search(r'\([A-Z]\w+\) .*', text)
-    return (said[0] if said else text).partition(' [Hint')[0].partition(' (at ')[0]
+    return (said[0] if said else text).partition(' [Hint')[0].partition(' (at ')[0].rstrip('. ')
 
 
 def describe_os_error(error):
