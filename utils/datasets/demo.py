@@ -303,7 +303,8 @@ def write_demo(out, task, records, seed):
 
 
 def main():
-    parser = argparse.ArgumentParser('python -m utils.datasets.demo', description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser('python -m utils.datasets.demo',
+                                     description=__doc__.splitlines()[0])
     parser.add_argument('out', metavar='OUT', help='folder: new, empty, or of the same demo')
     parser.add_argument('--task', type=int, choices=(1, 2), default=1, help='2: twelve diagnoses')
     parser.add_argument('--records', type=int, default=200, help='a fifth is val; 0.1 MB each')
