@@ -250,7 +250,7 @@ def random_style(rng, layout=None, dpi=None):
     return replace(_random_looks(rng), layout=layout, speed=float(speed), gain=float(gain),
                    seconds=seconds, spacing=min(max(spacing, 12), 190 / rows), pulse=pulse,
                    footer=footer if not common or rng.random() < 0.7 else '',
-                   dpi=dpi or float(rng.uniform(100, 400)),
+                   dpi=dpi or float(rng.uniform(110, 400)),
                    strips=_random_strips(rng, layout))
 
 
