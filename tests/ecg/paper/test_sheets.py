@@ -5,7 +5,7 @@ import pytest
 from tests.copies import photo, scan
 from tests.helpers import make_signal
 from tests.sheets import LAYOUTS, Style, draw_sheet, random_style
-from tests.strangers import KINDS, stranger
+from tests.strangers import stranger
 from utils.ecg.signals import LEADS, SAMPLING_RATE
 
 
@@ -55,10 +55,9 @@ def test_order_of_the_leads():
 @pytest.mark.parametrize('change', [scan, photo])
 def test_copies_keep_the_truth(change):
     signal, rng = make_signal(1), np.random.default_rng(0)
-    for layout in ('3x4+1', '12x1'):
-        sheet = change(draw_sheet(signal, random_style(rng, layout, 150)), rng)
-        assert contrast(sheet, signal) > 40, layout
-        assert sheet.picture.dtype == np.uint8 and sheet.picture.shape[2] == 3
+    sheet = change(draw_sheet(signal, random_style(rng, '3x4+1', 120)), rng)
+    assert contrast(sheet, signal) > 40
+    assert sheet.picture.dtype == np.uint8 and sheet.picture.shape[2] == 3
 
 
 def test_the_same_dice_give_the_same_pictures():
@@ -66,7 +65,7 @@ def test_the_same_dice_give_the_same_pictures():
         rng = np.random.default_rng(3)
         sheet = draw_sheet(make_signal(1), random_style(rng, dpi=110))
         yield scan(sheet, rng).picture
-        for kind in KINDS:
+        for kind in ('X-ray', 'chart', 'cut below', 'lead missing'):
             yield stranger(kind, make_signal(1), rng)
     for one, two in zip(pictures(), pictures()):
         assert np.array_equal(one, two) and one.ndim == 3
