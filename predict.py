@@ -7,7 +7,7 @@ import zlib  # noqa: F401  before Paddle, see models/device.py
 
 import numpy as np
 
-from models import checkpoint
+from models import best_model
 from models import device as devices
 from models.inference import CHECKED, fastest_network, predict_logits, several_views
 from models.trained import load_trained
@@ -87,11 +87,11 @@ def which_model(arguments, config):
     """The folder of the model that is asked: for own ECGs, where nothing was trained, the one that
     comes along."""
     chosen = arguments.model or config.output
-    if arguments.model or arguments.input is None or checkpoint.has_best(chosen):
+    if arguments.model or arguments.input is None or best_model.has_best(chosen):
         return chosen
     print(f'{chosen}: nothing was trained there, so the model that comes along answers, which has '
           'learnt from PTB-XL; to ask another one: --model PATH')
-    return checkpoint.COMES_ALONG
+    return best_model.COMES_ALONG
 
 
 def where_to_write(arguments, config):
@@ -178,7 +178,7 @@ def predict(trained, pictures, device, config, workers):
         with log.bar(len(pictures), 'predicting', 'records') as bar:
             logits = predict_logits(several_views(network, config.predict.views), pictures, size,
                                     workers, bar.update)
-    except (RuntimeError, MemoryError, SystemError) as error:
+    except devices.PADDLE_ERRORS as error:
         if not devices.is_out_of_memory(error):
             raise
         raise UserError(f'out of memory on {device} with predict.batch_size {size}; lower it: -o '

@@ -15,13 +15,13 @@ from typing import Optional
 import numpy as np
 import pandas as pd
 
-from models import build_model, checkpoint, ranks, to_input
+from models import best_model, build_model, checkpoint, memory, ranks, to_input
 from models import device as devices
 from models.inference import plain_network, predict_logits, several_views
 from models.loss import compute_loss, weigh_classes
-from models.optimizer import learning_rate, make_optimizer
+from models.optimizer import learning_rate, make_optimizer, make_scaler, update_scale
 from models.pretrained import load_pretrained
-from models.weights import Average, LastGood, set_state, state_arrays, weights_of
+from models.weights import Average, is_finite, set_state, state_arrays, weights_of
 from utils.answers import calibration, metrics, tasks
 from utils.ecg import records
 from utils.pictures import loading
@@ -32,7 +32,6 @@ from utils.running.background import Background
 from utils.running.errors import Stopped, StopRequest, UserError
 from utils.running.log import Chrono, clock, open_log
 
-MOST_BAD = 5  # times in a row that the state of before is put back, before training is given up
 EVALUATE_SECONDS = 20  # of training between two evaluations on a GPU, at least
 MOST_CURVES = 12  # classes whose ROC is drawn
 DRAW_SECONDS = 30  # between two drawings of the curves, at least
@@ -45,15 +44,14 @@ class Progress:
     """How far a run is: plain values, JSON in the checkpoint.
 
     best: the best model's value, score, epoch and iteration; history: rows of history.csv
-    losses: of the iterations since the last line of the log; skipped: iterations taken back
-    bad: how often in a row; log_bytes: of train.log
+    losses: of the iterations since the last line of the log; skipped: iterations whose step
+    overflowed in mixed precision; log_bytes: of train.log
     """
     iteration: int = 0
     best: Optional[dict] = None
     history: list = field(default_factory=list)
     losses: list = field(default_factory=list)
     skipped: int = 0
-    bad: int = 0
     log_bytes: int = 0
 
 
@@ -78,8 +76,8 @@ class Data:
 class Run:
     """All that a training is made of.
 
-    losses: Tensors since the last line of the log; checked: the iteration after which all numbers
-    were last looked at; evaluated, saved, drawn: when, as time.perf_counter() tells it
+    losses: Tensors since they were last fetched; evaluated, saved, drawn: when, as
+    time.perf_counter() tells it
     """
     config: settings.Config
     arguments: object
@@ -91,12 +89,10 @@ class Run:
     network: object
     optimizer: object
     scaler: object
-    last_good: LastGood
     background: Background
     class_weights: Optional[np.ndarray]
     fresh: bool
     losses: list = field(default_factory=list)
-    checked: int = 0
     chrono: Chrono = field(default_factory=Chrono)
     evaluated: float = field(default_factory=time.perf_counter)
     saved: float = field(default_factory=time.perf_counter)
@@ -131,7 +127,7 @@ def main():
                 join_folds(config, arguments)
             ranks.largest(0)  # wait for rank 0: the launcher ends all as soon as one has ended
             return 0
-    except (RuntimeError, MemoryError, SystemError) as error:
+    except devices.PADDLE_ERRORS as error:
         if not devices.is_out_of_memory(error):
             raise
         raise UserError(f'out of memory on {device} with train.batch_size '
@@ -177,20 +173,18 @@ def train(run):
             step(run, batch, pixels)
             iteration = run.progress.iteration
             end_of_epoch = iteration % run.data.epoch_iters == 0 or iteration == config.iters
-            if iteration % config.log_interval == 0 or end_of_epoch:
-                keep_finite(run)
-        if iteration % config.log_interval == 0:
+            line_due = iteration % config.log_interval == 0
+            if line_due or end_of_epoch:
+                fetch_losses(run)
+        if line_due:
             log_training(run, epoch)
         if is_time_to_evaluate(run, end_of_epoch):
             with run.chrono.part('evaluation'):
                 evaluate_and_keep(run, epoch)
-        signum = ranks.largest(stop.signum)  # all stop at the same iteration, or some would wait
-        if signum or is_time_to_save(run):
-            with run.chrono.part('saving'):
-                save(run)
         run.background.check()
-        if signum:
-            stop_run(run, signum)
+        # Several processes agree here and there only: each time they wait for one another.
+        if line_due or iteration == config.iters or ranks.world() == 1:
+            save_or_stop(run, stop)
     if ranks.rank() == 0:
         finish(run)
     errors.handle_signals()
@@ -262,32 +256,29 @@ def prepare(config, arguments, device, words, background, fold):
     task = tasks.TASKS[config.task]
     model = build_model(config.model.name, len(task.class_names), config.seed)
     optimizer = make_optimizer(config.train, model)
-    amp = device != 'cpu' if config.train.amp == 'auto' else config.train.amp
-    scaler = paddle.amp.GradScaler(enable=amp)
-    if device != 'cpu':
-        devices.tune_gpu(amp)
+    amp, precision = devices.choose_precision(config.train.amp, device)
+    scaler = make_scaler(amp)
+    devices.tune(device)
     if not state:
         notes += load_pretrained(model, config.model.name, config.model.pretrained,
                                  settings_of(config.render), task)
     average = Average(model, build_model(config.model.name, len(task.class_names), config.seed),
                       config.train.ema)
-    last_good = LastGood(average, optimizer)
     if state:
         set_state(average, optimizer, scaler, arrays, os.path.join(config.output, 'last'))
-        last_good.take(arrays)
     if config.train.iters <= config.train.warmup_iters:
         notes.append(f'warning: train.iters {config.train.iters} end within train.warmup_iters '
                      f'{config.train.warmup_iters}: the learning rate never gets to '
                      f'{config.train.learning_rate:g}')
-    notes.append(f'mixed precision {"on" if amp else "off"}, {ranks.world()} process(es)')
+    notes.append(f'{precision}; {ranks.world()} process(es)')
+    notes += memory.notes(device, config, amp, ranks.world())
     log = open_run_log(config, progress.log_bytes)
     for line in (words, settings.describe(config), *data.notes, *notes):
         log.info(line)
     return Run(
         config=config, arguments=arguments, data=data, device=device, progress=progress, log=log,
         average=average, network=paddle.DataParallel(model) if ranks.world() > 1 else model,
-        optimizer=optimizer, scaler=scaler, last_good=last_good,
-        background=background, fresh=state is None, checked=progress.iteration,
+        optimizer=optimizer, scaler=scaler, background=background, fresh=state is None,
         class_weights=weigh_classes(data.targets, config.train.class_weights, task))
 
 
@@ -318,6 +309,7 @@ def find_checkpoint(config, arguments, fingerprint):
                         'folder with -o output=FOLDER; only train.iters can be raised, with -o '
                         'train.resume=extend / 设置与上次训练不同：改回原来的设置可接着训练；或用 -o '
                         'train.resume=never 重新训练，或用 -o output=FOLDER 换一个文件夹')
+    state['progress'].pop('bad', None)  # older runs counted how often they went back from a NaN
     iteration = state['iteration']
     if iteration < config.train.iters:
         rate = learning_rate(iteration + 1, config.train)
@@ -360,7 +352,7 @@ def batches_left(run):
 
 
 def step(run, batch, pixels):
-    """One iteration: forward, loss, backward, step. What is not finite is seen in keep_finite()."""
+    """One iteration: forward, loss, backward, step."""
     import paddle
     run.progress.iteration += 1
     run.optimizer.set_lr(learning_rate(run.progress.iteration, run.config.train))
@@ -370,42 +362,46 @@ def step(run, batch, pixels):
                         run.config.train.label_smoothing, run.task)
     run.scaler.scale(loss).backward()
     run.scaler.step(run.optimizer)
-    run.scaler.update()
+    scale = update_scale(run.scaler)
+    if scale is not None:
+        tell_overflow(run, scale)
     run.optimizer.clear_grad()
     run.average.follow(run.progress.iteration)
     run.losses.append(loss.detach())
     run.chrono.iterations += 1
 
 
-def keep_finite(run):
-    """Fetch the losses from the device, and look at all numbers: a network that holds NaN or
-    infinite ones gets its last good state back, and its iterations since then count as skipped.
+def tell_overflow(run, scale):
+    """Mixed precision skipped a step, as it does now and then; where it skips all, the run ends."""
+    run.progress.skipped += 1
+    run.log.info(f'mixed precision overflowed in iteration {run.progress.iteration}, which is '
+                 f'skipped; the loss scale is {scale:g} now ({run.progress.skipped} skipped so '
+                 'far; a few are normal)')
+    if scale < 1:
+        raise_not_finite(run, 'the gradients')
+
+
+def fetch_losses(run):
+    """Fetch the losses from the device, and look at the weights and statistics: where one is NaN
+    or infinite, the run ends. Before all that is saved, so what is saved is good.
     """
     import paddle
-    progress, since = run.progress, run.progress.iteration - run.checked
-    if since == 0:
+    if not run.losses:
         return
-    losses = ranks.mean(paddle.stack(run.losses)).numpy().ravel().tolist()
-    progress.losses += losses
+    run.progress.losses += ranks.mean(paddle.stack(run.losses)).numpy().ravel().tolist()
     run.losses = []
-    run.checked = progress.iteration
-    finite = ranks.largest(int(not run.last_good.is_finite())) == 0
-    progress.bad = 0 if finite and np.isfinite(losses).any() else progress.bad + 1
-    if finite:
-        run.last_good.keep()
-    elif run.last_good.put_back():
-        progress.skipped += since
-        run.log.info(f'the network was NaN or infinite: put back to {since} iterations before, '
-                     f'{progress.skipped} skipped so far')
-    if progress.bad == MOST_BAD or run.last_good.copies is None:
-        raise_not_finite(run, 'the loss or the weights')
+    if ranks.largest(int(not is_finite(run.average.model))):
+        raise_not_finite(run, "weights or BatchNorm's statistics")
 
 
 def raise_not_finite(run, what):
+    """The one policy for numbers that are not finite, but for a step that GradScaler skips."""
     rate = run.config.train.learning_rate
     raise UserError(f'{what} were not finite, up to iteration {run.progress.iteration}; the best '
                     f'and last models are from before: lower train.learning_rate ({rate:g}), or '
-                    'try -o train.amp=false, then start afresh with -o train.resume=never')
+                    'try -o train.amp=false, then start afresh with -o train.resume=never / '
+                    '出现了 NaN 或无穷大：请减小 train.learning_rate，或用 -o train.amp=false，再用 -o '
+                    'train.resume=never 重新训练；已保存的模型都完好')
 
 
 def log_training(run, epoch):
@@ -444,7 +440,7 @@ def evaluate_and_keep(run, epoch):
     """Score the model on all validation records, keep it if it is the best so far."""
     import paddle
     config, data, progress, task = run.config, run.data, run.progress, run.task
-    keep_finite(run)
+    fetch_losses(run)
     ranks.average_statistics(run.average.network)
     devices.release_freed_memory()
     network = several_views(plain_network(run.average.network), config.predict.views)
@@ -460,7 +456,7 @@ def evaluate_and_keep(run, epoch):
     scores['loss'] = float(loss)
     run.log.info(f'[EVAL] epoch: {epoch + 1} avg accuracy: {scores["accuracy"]:.4f}, f1: '
                  f'{scores["f1"]:.4f}, auc: {scores["auc"]:.4f}, loss: {scores["loss"]:.4f}')
-    progress.history.append(checkpoint.without_nan({
+    progress.history.append(best_model.without_nan({
         'iteration': progress.iteration, 'epoch': epoch + 1, 'eval_loss': scores['loss'],
         'accuracy': scores['accuracy'], 'f1': scores['f1'], 'auc': scores['auc']}))
     metric = config.train.best_metric
@@ -498,7 +494,7 @@ def keep_best(run, learnt, margins, calibrated):
     kept = {'epoch': best['epoch'], 'iteration': best['iteration'], 'paddle': paddle.__version__,
             **learnt}
     table = tasks.validation_table(data.val_names, data.val_targets, margins, task)
-    run.background.submit(checkpoint.save_best, run.best_folder, [weights_of(run.average.network)],
+    run.background.submit(best_model.save_best, run.best_folder, [weights_of(run.average.network)],
                           config, kept, table)
     title = (f'Best model: epoch {best["epoch"]}, F1 {scores["f1"]:.3f}, AUC {scores["auc"]:.3f}, '
              f'accuracy {scores["accuracy"]:.3f}')
@@ -525,9 +521,9 @@ def join_folds(config, arguments):
     import paddle
     task, networks, tables = tasks.TASKS[config.task], [], []
     for fold in range(config.train.folds):
-        folder = checkpoint.find_best(config_of_fold(config, fold).output)
-        networks += checkpoint.load_best(folder)[0]
-        tables.append(checkpoint.load_validation(folder, task))
+        folder = best_model.find_best(config_of_fold(config, fold).output)
+        networks += best_model.load_best(folder)[0]
+        tables.append(best_model.load_validation(folder, task))
     for number, table in enumerate(tables, 1):
         targets, margins = tasks.of_validation_table(table, task)
         auc = metrics.score(targets, tasks.probabilities_of(margins), 0.5, task)['auc']
@@ -543,7 +539,7 @@ def join_folds(config, arguments):
         print(line)
     kept = {'epoch': -1, 'iteration': config.train.iters, 'paddle': paddle.__version__, **learnt}
     folder = os.path.join(config.output, 'best_model')
-    checkpoint.save_best(folder, networks, config, kept, together)
+    best_model.save_best(folder, networks, config, kept, together)
     draw_validation(config.output, targets, margins, calibrated, thresholds, task,
                     f'Out of fold, {config.train.folds} networks: F1 {scores["f1"]:.3f}, AUC '
                     f'{scores["auc"]:.3f}, accuracy {scores["accuracy"]:.3f}')
@@ -568,10 +564,20 @@ def is_time_to_save(run):
     return run.progress.iteration == run.config.train.iters or ranks.largest(int(due)) == 1
 
 
+def save_or_stop(run, stop):
+    """Save where it is time or the user asked to stop, and stop; all processes at once."""
+    signum = ranks.largest(stop.signum)
+    if signum or is_time_to_save(run):
+        with run.chrono.part('saving'):
+            save(run)
+    if signum:
+        stop_run(run, signum)
+
+
 def save(run):
     """Have all that a run needs to go on written into output/last; after the best model, so that
     a kill in between leads back here, not past it."""
-    keep_finite(run)
+    fetch_losses(run)
     run.saved = time.perf_counter()
     if ranks.rank() > 0:
         return
@@ -616,7 +622,7 @@ def describe_best(run):
 
 def tell_finished(run):
     """The run that is asked for is finished already."""
-    checkpoint.find_best(run.config.output)  # refuses where it is gone
+    best_model.find_best(run.config.output)  # refuses where it is gone
     longer = settings.command('train.py', run.arguments, 'train.resume=extend',
                               f'train.iters={2 * run.config.train.iters}')
     run.log.info(f'this run is finished ({run.progress.iteration} iterations); longer: {longer}; '

@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 from urllib.parse import urlparse
 
-from models import checkpoint
+from models import best_model
 from utils.answers import tasks
 from utils.pictures.render import settings_of
 from utils.running.errors import UserError
@@ -27,10 +27,10 @@ def load_pretrained(model, name, pretrained, drawn_with, task):
     """
     if pretrained == 'none':
         return ['random start: model.pretrained is none']
-    named = {'imagenet': lambda: imagenet_weights(name), 'ptbxl': lambda: checkpoint.COMES_ALONG}
+    named = {'imagenet': lambda: imagenet_weights(name), 'ptbxl': lambda: best_model.COMES_ALONG}
     path, notes = named.get(pretrained, lambda: pretrained)(), []
     if os.path.isdir(path):
-        networks, trained, _ = checkpoint.load_best(path)
+        networks, trained, _ = best_model.load_best(path)
         weights = networks[0]
         if trained.model.name != name:
             raise UserError(f'model.pretrained: {path} is a {trained.model.name} that was trained on '
@@ -41,7 +41,7 @@ def load_pretrained(model, name, pretrained, drawn_with, task):
         if trained.task == 3 and task.number != 3:
             weights = {**weights, **_first_head(weights, tasks.head_of_start(task))}
     elif os.path.isfile(path):
-        weights = checkpoint.read_weights(path)
+        weights = best_model.read_weights(path)
     else:
         raise UserError(f'model.pretrained: {path} does not exist; expected imagenet, ptbxl, none, '
                         'or the path of a .pdparams file or of a best_model folder')
@@ -99,7 +99,8 @@ def imagenet_weights(name):
     path = os.path.join(WEIGHTS_HOME, os.path.basename(url))
     by_hand = (f'download {url} on another machine, put it at {path} (md5 {md5}) and run train.py '
                'again; or start from random weights with -o model.pretrained=none / 预训练权重下载'
-               '不了：请在别的机器上下载，放到上述路径，再次运行；或用 -o model.pretrained=none 从随机权重开始')
+               '不了：请在别的机器上下载，放到上述路径，再次运行；或用 -o model.pretrained=none '
+               '从随机权重开始')
     if os.path.isfile(path):
         found = hashlib.md5(Path(path).read_bytes()).hexdigest()
         if found == md5:

@@ -4,7 +4,7 @@ from typing import Optional
 
 import numpy as np
 
-from models import build_model, checkpoint
+from models import best_model, build_model
 from models.weights import set_weights
 from utils.answers import calibration, metrics, tasks
 from utils.answers.answer import Answer
@@ -92,13 +92,13 @@ def load_trained(path, asked, threshold):
     Returns: Trained
     Raises: UserError
     """
-    networks, config, kept = checkpoint.load_best(path)
-    folder, learnt = checkpoint.find_best(path), tasks.TASKS[config.task]
+    networks, config, kept = best_model.load_best(path)
+    folder, learnt = best_model.find_best(path), tasks.TASKS[config.task]
     models = [build_model(config.model.name, len(learnt.class_names), config.seed)
               for _ in networks]
     for model, weights in zip(models, networks):
         set_weights(model, weights, folder)
-    targets, margins = tasks.of_validation_table(checkpoint.load_validation(folder, learnt), learnt)
+    targets, margins = tasks.of_validation_table(best_model.load_validation(folder, learnt), learnt)
     thresholds, temperature = read_thresholds(kept, folder, learnt), _read_temperature(kept, folder,
                                                                                       learnt)
     model = folder, config, models, kept['iteration']
@@ -146,6 +146,6 @@ def _read_numbers(value, count, what):
     numbers = np.asarray(value, dtype=object)
     if numbers.shape != (() if count == 1 else (count,)) or \
             not all(isinstance(each, float) and 0 < each < np.inf for each in numbers.flat):
-        raise UserError(f'{what} in {checkpoint.METRICS} is {value}, expected {count} number(s); '
+        raise UserError(f'{what} in {best_model.METRICS} is {value}, expected {count} number(s); '
                         'copy the whole folder again, or train anew')
     return numbers.astype(float) if count > 1 else float(numbers)

@@ -30,7 +30,7 @@ import numpy.testing  # noqa: F401  NumPy 1 runs lscpu there: not while we watch
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, PROJECT)
 
-from models import checkpoint  # noqa: E402
+from models import best_model, checkpoint  # noqa: E402
 from utils.answers import tasks  # noqa: E402
 from utils.ecg import archives, inputs, records  # noqa: E402
 from utils.pictures import render  # noqa: E402
@@ -234,14 +234,14 @@ def read_last(path, target):
 MUTATORS = {'mat': mutate_mat, 'png': mutate_png, 'archive': mutate_archive, 'npz': mutate_npz}
 READERS = {'mat': lambda path, _: records.read_record(path), 'png': read_png, 'labels': read_labels,
            'yaml': lambda path, _: settings.load(path), 'archive': archives.unpack, 'ecg': read_ecg,
-           'weights': lambda path, _: checkpoint.read_weights(path), 'npz': read_last}
+           'weights': lambda path, _: best_model.read_weights(path), 'npz': read_last}
 
 
 def kinds():
     return sorted(READERS)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def seeds(work, kind):
     """The good files of a kind: list of (extension, bytes)."""
     folder, found = os.path.join(work, 'seeds', kind), []
@@ -303,7 +303,7 @@ def make_seeds(folder):
     arrays = {'fc.weight': rng.random((4, 3), dtype=np.float32), 'fc.bias': np.zeros(3, np.float32)}
     for protocol in (0, 2, 4):
         put('weights', '.pdparams', pickle.dumps({**arrays, 'x': ('n', arrays['fc.bias']),
-                                                  checkpoint.NAME_TABLE: {'a': 'b'}}, protocol))
+                                                  best_model.NAME_TABLE: {'a': 'b'}}, protocol))
     state = {'iteration': 3, 'progress': {'best': None}, 'fingerprint': {'seed': 1}}
     checkpoint.save_last(os.path.join(folder, 'good_last'), state, arrays)
     with open(checkpoint.list_last(os.path.join(folder, 'good_last'))[0], 'rb') as file:

@@ -67,3 +67,19 @@ def write_competition(folder, train=40, val=6):
     with open(os.path.join(folder, 'trainreference.csv'), 'w') as file:
         file.write('name,tag\n' + ''.join(f'TRAIN{i + 1:04d},{i % 2}\n' for i in range(train)))
     return str(folder)
+
+
+class Program:
+    """What runs when it is unpickled: it makes the file `marker`."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.marker}',)
+
+
+def same_arrays(found, expected):
+    """Whether two {name: numpy array} are equal."""
+    return found.keys() == expected.keys() and \
+        all(np.array_equal(value, expected[key]) for key, value in found.items())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import train
-from models import checkpoint
+from models import best_model, checkpoint
 from tests import faults
 from tests.helpers import PROJECT, overrides
 from utils.running import errors, settings
@@ -104,40 +104,82 @@ def test_a_finished_run_is_extended_as_it_says(train_here, outputs, tmp_path, ca
     assert rates[7] == 0 < rates[8] < 0.001 and rates[9] == 0 and len(rates) == 9
 
 
-def test_a_fresh_start_forgets_the_old_run(train_here, outputs, tmp_path, capsys, monkeypatch):
-    """And two infinite batches are taken back and harm nothing."""
+def test_a_fresh_start_forgets_the_old_run(train_here, outputs, tmp_path, capsys):
+    output = str(shutil.copytree(outputs['killed'], tmp_path / 'output'))
+    train_here(output, 'train.resume=never', 'train.iters=5')
+    said = capsys.readouterr().out
+    assert 'going on' not in said
+    assert os.listdir(os.path.join(output, 'last')) == ['iter_00000005.npz']
+    with open(os.path.join(output, 'train.log')) as file:
+        assert file.read() == said
+
+
+def test_numbers_that_are_not_finite_end_the_run_and_what_was_saved_stays(train_here, tmp_path,
+                                                                         monkeypatch):
     batches, unharmed = [], train.to_input
 
     def poisoned(pixels):
         batches.append(pixels)
-        return unharmed(pixels) * (float('inf') if len(batches) in (2, 4) else 1.0)
+        return unharmed(pixels) * (float('nan') if len(batches) == 4 else 1.0)
 
     monkeypatch.setattr(train, 'to_input', poisoned)
-    output = str(shutil.copytree(outputs['killed'], tmp_path / 'output'))
-    state, arrays, _ = train_here(output, 'train.resume=never', 'train.iters=5')
-    said = capsys.readouterr().out
-    assert 'going on' not in said and said.count('put back to 1 iterations before') == 2
-    assert os.listdir(os.path.join(output, 'last')) == ['iter_00000005.npz']
-    with open(os.path.join(output, 'train.log')) as file:
-        assert file.read() == said
-    assert state['progress']['skipped'] == 2 and state['progress']['bad'] == 0
+    output = str(tmp_path / 'output')
+    with pytest.raises(UserError, match='not finite, up to iteration 4.*lower train.learning_rate'):
+        train_here(output, 'train.save_interval=0.0001')
+    state, arrays, _ = checkpoint.load_last(os.path.join(output, 'last'))
+    assert state['iteration'] == 3
     assert all(np.isfinite(value).all() for value in arrays.values())
-    assert checkpoint.load_best(output)[2]['iteration'] in (4, 5)
+    assert train_here(output)[0]['iteration'] == 7  # the fifth batch and so on are not poisoned
 
 
-def test_a_run_that_stays_infinite_ends_in_one_line(monkeypatch):
-    import paddle
-    calls = []
-    good = Namespace(is_finite=lambda: False, put_back=lambda: calls.append(1) or True, copies={})
-    config = settings.load(os.path.join(PROJECT, 'config.yml'), SMALL)
-    run = Namespace(progress=train.Progress(), checked=0, losses=[], last_good=good, config=config,
-                    log=Namespace(info=lambda line: None))
-    with pytest.raises(UserError, match='were not finite, up to iteration 5.*learning_rate'):
-        for iteration in range(1, 10):
-            run.progress.iteration = iteration
-            run.losses.append(paddle.to_tensor([float('nan')]))
-            train.keep_finite(run)
-    assert len(calls) == run.progress.skipped == train.MOST_BAD == 5
+@pytest.fixture
+def mixed_precision(monkeypatch):
+    """GradScaler at work on a CPU, where Paddle would turn it off."""
+    from paddle.amp import grad_scaler
+    device = Namespace(_expected_place=Namespace(is_gpu_place=lambda: True))
+    monkeypatch.setattr(grad_scaler, '_dygraph_tracer', lambda: device)
+    monkeypatch.setattr(train.devices, 'choose_precision', lambda *_: (True, 'forced'))
+
+
+def overflow(monkeypatch, *iterations):
+    """Let the loss be infinite in these iterations of the runs to come, counted over all."""
+    count, unharmed = [], train.compute_loss
+
+    def infinite(logits, *others):
+        count.append(1)
+        return unharmed(logits, *others) * (float('inf') if len(count) in iterations else 1.0)
+
+    monkeypatch.setattr(train, 'compute_loss', infinite)
+
+
+def test_mixed_precision_survives_overflows_and_keeps_its_scale(train_here, mixed_precision,
+                                                               tmp_path, capsys, monkeypatch):
+    overflow(monkeypatch, 2, 4)
+    short = ('train.eval_interval=100', 'train.save_interval=0.0001')
+    state, arrays, _ = train_here(str(tmp_path), 'train.iters=5', *short)
+    said = capsys.readouterr().out
+    for iteration, scale in ((2, 32768), (4, 16384)):
+        assert f'overflowed in iteration {iteration}, which is skipped; the loss scale is ' \
+            f'{scale} now' in said
+    assert 'Found inf' not in said and 'iter: 5/5' in said
+    assert state['progress']['skipped'] == 2 and arrays['scaler/scale'] == 16384
+    assert arrays['scaler/incr_count'] == 1
+    steps = [value for key, value in arrays.items() if key.endswith('beta1_pow_acc_0')]
+    assert np.allclose(steps, 0.9 ** 4)  # three steps were taken; it begins at the first power
+
+    arrays['scaler/decr_every_n_nan_or_inf'] = np.array(1)  # as an older run saved it
+    checkpoint.save_last(str(tmp_path / 'last'), state, arrays)
+    overflow(monkeypatch, 1)
+    _, arrays, _ = train_here(str(tmp_path), 'train.iters=6', 'train.resume=extend', *short)
+    assert 'the loss scale is 8192 now' in capsys.readouterr().out
+    assert arrays['scaler/scale'] == 8192
+
+
+def test_mixed_precision_that_always_overflows_ends_the_run(train_here, mixed_precision, tmp_path,
+                                                            monkeypatch):
+    overflow(monkeypatch, *range(100))
+    with pytest.raises(UserError, match='the gradients were not finite, up to iteration 17'):
+        train_here(str(tmp_path), 'train.iters=30', 'train.eval_interval=100')
 
 
 # What may change in between, without the cost of a script.
@@ -146,7 +188,8 @@ def test_a_run_that_stays_infinite_ends_in_one_line(monkeypatch):
 def saved(tmp_path):
     """The output of a run that was stopped after 4 iterations; it holds no network."""
     matter = settings.that_matter(settings.load(os.path.join(PROJECT, 'config.yml'), SMALL))
-    state = {'iteration': 4, 'fingerprint': {**matter, 'data': '40 records'}}
+    state = {'iteration': 4, 'fingerprint': {**matter, 'data': '40 records'},
+             'progress': {'bad': 1}}  # which older runs counted
     checkpoint.save_last(str(tmp_path / 'last'), state, {'x': np.ones(1)})
     return str(tmp_path)
 

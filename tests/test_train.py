@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import train
-from models import checkpoint
+from models import best_model
 from tests.helpers import PROJECT, SMALL, overrides, refused, run_script
 from utils.answers import tasks
 from utils.pictures import loading
@@ -106,13 +106,13 @@ def test_history_says_what_the_log_says(finished):
 
 def test_the_best_model_is_kept_with_all_that_prediction_needs(finished):
     root, output, _ = finished
-    _, config, kept = checkpoint.load_best(output)
+    _, config, kept = best_model.load_best(output)
     assert config.render.size == 32 and config.train.iters == 12 and config.data.root == root
     best = min((row for row in history(output) if row['f1']),
                key=lambda row: float(row['eval_loss']))
     assert kept['epoch'] == int(best['epoch']) and kept['iteration'] == int(best['iteration'])
     assert kept['validation']['f1'] == float(best['f1'])
-    table = pd.read_csv(os.path.join(output, 'best_model', checkpoint.VALIDATION))
+    table = pd.read_csv(os.path.join(output, 'best_model', best_model.VALIDATION))
     assert len(table) == 32 and table['name'].is_monotonic_increasing
     targets, _ = tasks.of_validation_table(table, tasks.TASKS[1])
     assert targets.tolist() == [int(name[5:]) % 2 == 0 for name in table['name']]
@@ -126,14 +126,14 @@ def test_settings_reach_the_training(drawn, tmp_path):
         'train.decay=polynomial', 'train.end_learning_rate=0.001', 'train.label_smoothing=0.1',
         'train.class_weights=balanced', 'train.amp=true', 'train.clip_norm=0', 'train.ema=0',
         'train.best_metric=auc', 'train.eval_interval=2', 'data.workers=3', 'data.cache=false',
-        'device=auto', env={'CUDA_VISIBLE_DEVICES': ''})
+        'device=auto', env={'CUDA_VISIBLE_DEVICES': '', 'PATH': ''})
     assert result.returncode == 0, result.stderr
     lines, trained, evaluated = log_of(tmp_path)
     assert [line[4] for line in trained] == [
         '0.0000000000', '0.0050000000', '0.0100000000', '0.0070000000', '0.0040000000',
         '0.0010000000']
     assert [line[0] for line in evaluated] == ['1', '1', '2']  # iterations 2, 4 and 6 of 4 each
-    for words in ('mixed precision on', 'best auc', '3 reading thread(s)', 'read anew'):
+    for words in ('mixed precision off: it needs', 'best auc', '3 reading thread(s)', 'read anew'):
         assert words in '\n'.join(lines)
     assert 'Traceback' not in result.stderr
 
@@ -168,7 +168,7 @@ def test_folds_stop_go_on_and_are_scored_together(drawn, tmp_path):
     assert 'out of fold, 40 records:' in result.stdout
     # While a fold is left, no line points to the best model of all, which is not there yet.
     assert result.stdout.count('next: ') == 1 and 'next: ' in result.stdout.splitlines()[-1]
-    networks, _, _ = checkpoint.load_best(str(output))
+    networks, _, _ = best_model.load_best(str(output))
     assert len(networks) == 2
     assert not np.array_equal(networks[0]['fc.weight'], networks[1]['fc.weight'])
     table = pd.read_csv(output / 'out_of_fold.csv')
@@ -257,7 +257,7 @@ def test_batches_hold_each_record_once_an_epoch_wherever_a_run_goes_on(drawn, mo
         monkeypatch.setattr(train.ranks, 'world', lambda: world)
         monkeypatch.setattr(train.ranks, 'rank', lambda: rank)
         config = settings.load('config.yml', [*SMALL, 'train.iters=10'])
-        run = train.Run(config, *[None] * 13)
+        run = train.Run(config, *[None] * 12)
         run.data, run.progress = data, train.Progress(done)
         return list(train.batches_left(run))
 

@@ -24,9 +24,8 @@ TOP = 'ptb-xl-a-large-publicly-available-electrocardiography-dataset-1.0.3/'
 
 def run(*arguments):
     pytest.importorskip('wfdb', reason='PTB-XL is read with wfdb: pip install wfdb')
-    command = [sys.executable, '-m', 'utils.datasets.ptbxl', *map(str, arguments)]
-    return subprocess.run(command, cwd=PROJECT,
-                          text=True, capture_output=True, timeout=120)
+    return subprocess.run([sys.executable, '-m', 'utils.datasets.ptbxl', *map(str, arguments)],
+                          cwd=PROJECT, text=True, capture_output=True, timeout=120)
 
 
 @pytest.fixture(scope='module')

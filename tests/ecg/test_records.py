@@ -122,7 +122,7 @@ LABELS = b'name,tag\nTRAIN0001,0\nTRAIN0002,1\n'
 def members(folder='数据/'):
     return {f'{folder}train/TRAIN0001.mat': mat_bytes(),
             f'{folder}train/TRAIN0002.mat': mat_bytes(), f'{folder}val/TEST0001.mat': mat_bytes(),
-            f'{folder}trainreference.csv': LABELS, f'{folder}说明.txt': 'read me'.encode()}
+            f'{folder}trainreference.csv': LABELS, f'{folder}说明.txt': b'read me'}
 
 
 def write_tar(path, contents, encoding='utf-8'):

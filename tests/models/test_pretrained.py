@@ -7,7 +7,7 @@ import paddle
 import pandas as pd
 import pytest
 
-from models import build_model, checkpoint, pretrained
+from models import best_model, build_model, pretrained
 from models.weights import weights_of
 from utils.answers import tasks
 from utils.pictures.render import settings_of
@@ -50,7 +50,7 @@ def save_best(folder, weights, task):
     """A best_model of these weights; its path."""
     metrics = {'epoch': 1, 'iteration': 5, 'validation': {'f1': 0.5}}
     config = Config(task=task, render=Render(size=64, beats=False), model=Model(name='resnet18'))
-    checkpoint.save_best(str(folder / 'best_model'), [weights], config, metrics,
+    best_model.save_best(str(folder / 'best_model'), [weights], config, metrics,
                          pd.DataFrame({'name': []}))
     return folder / 'best_model'
 

@@ -163,7 +163,8 @@ def test_points_at_the_lead_and_the_second_that_a_network_looks_at():
         ink = np.where(where, 255.0 - pixels, 0).sum(axis=(1, 2))
         return np.stack([-ink, ink], axis=1).astype(np.float32)
 
-    leads, seconds = explanation.explain(network, picture, explanation.flat_picture(render), TASKS[1])
+    flat = explanation.flat_picture(render)
+    leads, seconds = explanation.explain(network, picture, flat, TASKS[1])
     assert leads.shape == (12, 1) and seconds.shape == (10, 1)
     assert leads.argmax() == lead and not np.delete(leads, lead).any()
     assert seconds.argmax() == 3 and not np.delete(seconds, 3).any()

@@ -52,8 +52,8 @@ def find_source(source, root, project):
             '2021A_T2_Task1_* in, beside or above the project. Put the archive of the AIWIN 2021 '
             'ECG competition (task 1) there or name it with -o data.source=PATH; README.md tells '
             'where to get public data instead; or run "make demo" to see the pipeline work on '
-            'made-up ECGs / 没有找到心电图：请把比赛的压缩包放在项目文件夹里，或用 -o data.source=PATH 指定；'
-            '没有数据时可先运行 make demo')
+            'made-up ECGs / 没有找到心电图：请把比赛的压缩包放在项目文件夹里，或用 -o '
+            'data.source=PATH 指定；没有数据时可先运行 make demo')
     found, notes = _open(candidates[0], root)
     others = f' (also there, not used: {", ".join(candidates[1:])})' if candidates[1:] else ''
     note = f'data.source is not set; the newest ECGs found: {candidates[0]}{others}'

@@ -27,7 +27,8 @@ def augment(picture, rng, settings, pixels_per_mv):
     """Change a picture as another recording of the same heart would differ.
 
     picture: uint8 array (size, size), or (2 * size, size) with average beats
-    rng: numpy.random.Generator, decides everything; settings: settings.Augment; pixels_per_mv: float
+    rng: numpy.random.Generator, decides everything; settings: settings.Augment
+    pixels_per_mv: float
     Returns: uint8 array of the same shape, a new one
     """
     size = picture.shape[1]

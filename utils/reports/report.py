@@ -22,7 +22,7 @@ class Drawing(NamedTuple):
 
     index: int, in Answer.names; signal: float32 array (12, 5000), mV, or None where only the
     picture is there: uint8 array (size, size), with mv_per_lead mV in the height of a band
-    leads, seconds: float arrays (12, classes) and (10, classes), as explanation.explain() gives them
+    leads, seconds: float arrays (12, classes) and (10, classes), of explanation.explain()
     """
     index: int
     signal: object

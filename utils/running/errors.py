@@ -4,6 +4,7 @@ Exit codes: 2 for the user's input, 1 for a fault of ours, 130 after Ctrl-C, 143
 """
 import contextlib
 import os
+import re
 import signal
 import sys
 
@@ -46,7 +47,7 @@ class StopRequest:
 
     def _note(self, signum, _frame):
         if not self.signum:
-            _say_at_once(b'stopping after this iteration; once more ends at once\n')
+            _say_at_once(b'stopping soon; once more ends at once\n')
         elif 'PADDLE_TRAINER_ID' not in os.environ:  # Paddle's launcher repeats itself three times
             os._exit(128 + signum)
         self.signum = signum
@@ -93,7 +94,7 @@ def _make_streams_safe():
         pass
     for name in ('stdout', 'stderr'):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))
+            setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))  # noqa: SIM115
         getattr(sys, name).reconfigure(errors='backslashreplace')
 
 
@@ -124,8 +125,19 @@ def say_error(message):
     print(f'error: {line}', file=sys.stderr, flush=True)
 
 
+def words_of_paddle(error):
+    """What one of Paddle's errors says, without the places in its sources."""
+    text = ' '.join(str(error).split())
+    said = re.search(r'\([A-Z]\w+\) .*', text)
+    return (said[0] if said else text).partition(' [Hint')[0].partition(' (at ')[0]
+
+
 def describe_os_error(error):
     """One line for an OSError: the path, what the system said, and what to do where known."""
+    if error.errno is None and '(External)' in str(error):  # as which Paddle raises CUDA's errors
+        return (f'the GPU failed: {words_of_paddle(error)}; what was saved is whole, and the same '
+                'command goes on from it; if it fails again, look at nvidia-smi, or ask for the '
+                'CPU: -o device=cpu / 显卡出错：已保存的内容完好，可用同一命令继续；也可用 -o device=cpu')
     path = error.filename
     if path is None:  # what is written to a file names it: see files.py and log.py
         path = 'standard output' if error.errno in DISK_FULL else 'a file'
