@@ -33,7 +33,7 @@ def load_pretrained(model, name, pretrained, drawn_with, task):
         networks, trained, _ = best_model.load_best(path)
         weights = networks[0]
         if trained.model.name != name:
-            raise UserError(f'model.pretrained: {path} is a {trained.model.name} that was trained on '
+            raise UserError(f'model.pretrained: {path} is a {trained.model.name}, trained on '
                             f'pictures of {trained.render.size} pixels, and model.name is {name}; '
                             f'draw and train with -o model.name={trained.model.name} -o '
                             f'render.size={trained.render.size}')

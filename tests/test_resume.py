@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import train
-from models import best_model, checkpoint
+from models import checkpoint
 from tests import faults
 from tests.helpers import PROJECT, overrides
 from utils.running import errors, settings

@@ -54,7 +54,7 @@ class Answer:
         return (self.truth != self.decisions).reshape(len(self.names), -1).any(axis=1)
 
     def table(self):
-        """pandas.DataFrame, as probabilities.csv holds it: name, probabilities, unsure, findings."""
+        """pandas.DataFrame, as probabilities.csv has it: name, probabilities, unsure, findings."""
         columns = self.task.class_names if self.task.multi_label else ('abnormal',)
         table = pd.DataFrame(self.probabilities.reshape(len(self.names), -1), columns=columns)
         table = table.round(6)

@@ -3,7 +3,7 @@ import functools
 
 import numpy as np
 
-from utils.ecg.records import LEADS, SAMPLES, SAMPLING_RATE
+from utils.ecg.records import SAMPLES, SAMPLING_RATE
 
 BEFORE, AFTER = 150, 266  # samples of an average beat before and after the middle of its QRS
 QRS_BAND = 2, (8, 30), 'bandpass'  # order, Hz, kind of a Butterworth filter

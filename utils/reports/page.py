@@ -70,7 +70,7 @@ def _row(answer, index, classes, notes, shown):
     kinds = ['unsure' if unsure else 'sure', *(f'c{each}' for each in chosen)]
     kinds += ['noted'] * bool(notes) + ['wrong' if wrong else 'right'] * known
     return {'index': index, 'name': answer.names[index], 'answer': words(answer.decisions[index]),
-            'values': [f'{value:.3f}' for value in values], 'value': f'{values.max():.6f}',
+            'values': [f'{value:.3f}' for value in values], 'value': f'{values.max(initial=0):.6f}',
             'truth': words(answer.truth[index]) if known else [], 'unsure': unsure, 'wrong': wrong,
             'shown': shown, 'notes': notes, 'kinds': ' '.join(kinds),
             'findings': answer.findings.of(index) if answer.findings else []}
