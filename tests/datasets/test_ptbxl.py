@@ -235,8 +235,11 @@ def test_task_3_is_what_ptbxl_groups(whole, tmp_path):
     table = os.path.join(os.path.dirname(MINI), 'ptbxl', 'labels.csv')
     if not os.path.isfile(table):
         pytest.skip(f'no {table}: the groups of real statements are needed')
-    done = run(whole, tmp_path / 'out', '--task', 3, '--test-fold', 7)
+    done = run(whole, tmp_path / 'out', '--task', 3, '--test-fold', 7, '--leave-out', 6)
     assert done.returncode == 0, done.stderr
+    folds = database(whole).set_index('ecg_id')['strat_fold']
+    kept = pd.read_csv(tmp_path / 'out' / 'source.csv', dtype=str)['ecg_id']
+    assert set(kept) == set(folds.index[folds != '6']) and '6' in set(folds)
     groups = pd.read_csv(table, index_col='ecg_id')['statements'].str.split(';')
     found = labels(tmp_path / 'out')
     numbers = {name: int(name.removeprefix('TRAIN').removeprefix('TEST')) for name in found}

@@ -273,14 +273,16 @@ def print_summary(records, task):
     print(f'{"records":38}{len(labels["train"]):8d}{len(labels["val"]):8d}', flush=True)
 
 
-def main():
-    """The command; UserError names the broken records when the others are written."""
+def read_options():
+    """The command line."""
     parser = argparse.ArgumentParser('python -m utils.datasets.ptbxl',
                                      description='See docs/ptbxl.md.')
     parser.add_argument('source', metavar='PTBXL', help='PTB-XL 1.0.1 to 1.0.3: folder or zip')
     parser.add_argument('out', metavar='OUT', type=pathlib.Path, help='a new folder, up to 5.2 GB')
     parser.add_argument('--task', type=int, choices=(1, 2, 3), required=True)
     parser.add_argument('--test-fold', type=int, default=10, help='becomes val (default: 10)')
+    parser.add_argument('--leave-out', type=int, metavar='FOLD',
+                        help='a fold that is not converted, kept to be measured with later')
     parser.add_argument('--sampling-rate', type=int, choices=sorted(FILES), metavar='HZ',
                         help='of the records that are read: 500, or 100, a fifth of the download '
                              'and enough for 320 pixels (default: 500 where they are there)')
@@ -288,6 +290,12 @@ def main():
     options = parser.parse_args()
     if options.limit is not None and options.limit < 2:
         parser.error('--limit must be at least 2: a record for each part')
+    return options
+
+
+def main():
+    """The command; UserError names the broken records when the others are written."""
+    options = read_options()
     out, task = options.out, options.task
     if importlib.util.find_spec('wfdb') is None:
         raise UserError('PTB-XL is read with the package wfdb, which is missing: pip install wfdb')
@@ -298,6 +306,7 @@ def main():
                         '--sampling-rate out')
     print(f'{source}: the records of {rate} Hz')
     records, problems = read_records(source, task, options.test_fold, rate)
+    records = records[records['fold'] != options.leave_out].reset_index(drop=True)
     records = choose(records, min(options.limit or len(records), len(records)))
     chosen = hashlib.sha256(records[['name', 'statements']].to_csv().encode()).hexdigest()
     prepare(out, {'task': task, 'test_fold': options.test_fold, 'sampling_rate': rate,
