@@ -7,6 +7,7 @@ import zlib  # noqa: F401  before Paddle, see models/device.py
 
 import numpy as np
 
+from models import best_model
 from models import device as devices
 from models.inference import CHECKED, fastest_network, predict_logits, several_views
 from models.trained import load_trained
@@ -24,13 +25,14 @@ SUSPICIOUS_FROM = 5  # records that all get the same answer
 
 def main():
     arguments, config = settings.parse_arguments(__doc__, add_arguments)
+    folder = which_model(arguments, config)
     devices.import_paddle()
     errors.handle_signals()
     device, words = devices.choose_device(config.device)
     print(words)
     print(settings.describe(config))
-    trained, words = load_trained(arguments.model or config.output, config.predict.threshold)
-    print(words)
+    trained = load_trained(folder, config.task, config.predict.threshold)
+    print(trained.describe())
     answer, table = where_to_write(arguments, config)
 
     # The pictures.
@@ -40,10 +42,10 @@ def main():
     else:
         names, pictures, unread = list_test_pictures(arguments, config.data.root, trained.config)
     truth = read_truth(arguments.reference, names, unread, trained.task)
-    network, margins = predict(trained, pictures, device, config, workers)
+    network, logits = predict(trained, pictures, device, config, workers)
     known = trained.known
     band = calibration.find_band(known.confidence, ~known.wrong, config.predict.sure)
-    answered = trained.answer(names, margins, truth, band.width)
+    answered = trained.answer(names, logits, truth, band.width)
 
     # The answer. answer.csv comes last: when it is there, all of it is.
     files.write_table(table, answered.table())
@@ -79,6 +81,17 @@ def add_arguments(parser):
     parser.add_argument('--sampling-rate', type=float, metavar='HZ',
                         help='with --input: of files that do not say it, such as CSV and NPY')
     parser.add_argument('--unit', choices=('mV', 'uV'), help='with --input: as --sampling-rate')
+
+
+def which_model(arguments, config):
+    """The folder of the model that is asked: for own ECGs, where nothing was trained, the one that
+    comes along."""
+    chosen = arguments.model or config.output
+    if arguments.model or arguments.input is None or best_model.has_best(chosen):
+        return chosen
+    print(f'{chosen}: nothing was trained there, so the model that comes along answers, which has '
+          'learnt from PTB-XL; to ask another one: --model PATH')
+    return best_model.COMES_ALONG
 
 
 def where_to_write(arguments, config):
@@ -152,16 +165,16 @@ def read_truth(path, names, unread, task):
 def predict(trained, pictures, device, config, workers):
     """Ask the fastest network about all pictures.
 
-    Returns: (network, margins): the function that answered; as tasks.margins_of() gives them
+    Returns: (network, logits): the function that answered; float32 array (n, classes)
     """
-    task, size = trained.task, config.predict.batch_size
-    limits = tasks.probabilities_of(tasks.log_odds(trained.thresholds) * trained.temperature)
+    size, rule = config.predict.batch_size, trained.rule
+    limits = tasks.log_odds(rule.thresholds) * rule.temperature
     with devices.out_of_memory_says(
             f'out of memory on {device} with predict.batch_size {size}; lower it: -o '
             f'predict.batch_size={max(size // 2, 1)} / 显存或内存不足：请减小 predict.batch_size'):
         first = np.stack([pictures.read(index, 0)
                           for index in range(min(CHECKED, size, len(pictures)))])
-        network, notes = fastest_network(trained.models, task, limits, device,
+        network, notes = fastest_network(trained.models, trained.margins_of, limits, device,
                                          config.predict.precision, first)
         print('\n'.join(notes))
         with log.bar(len(pictures), 'predicting', 'records') as bar:
@@ -169,7 +182,7 @@ def predict(trained, pictures, device, config, workers):
                                     workers, bar.update)
     if not np.isfinite(logits).all():
         raise UserError('the network answers NaN or infinite values; train anew')
-    return network, tasks.margins_of(logits, task)
+    return network, logits
 
 
 def tell_counts(decisions, task):

@@ -115,6 +115,7 @@ def main():
             print(f'{folder} holds the {count} networks; next: '
                   + settings.command('predict.py', arguments, without=('train.resume',)))
         ranks.largest(0)  # wait for rank 0: the launcher ends all as soon as one has ended
+        return 0
 
 
 def add_arguments(parser):

@@ -19,6 +19,7 @@ from utils.running.errors import UserError
 
 WEIGHTS = 'model.pdparams'
 METRICS = 'metrics.json'
+COMES_ALONG = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'ptbxl')
 VALIDATION = 'validation.csv'
 NAME_TABLE = 'StructuredToParameterName@@'  # what paddle.save adds to a state dict
 # What a pickle of arrays may ask for; NumPy 2 and Python 3 have renamed two of the modules.
@@ -67,13 +68,13 @@ def read_weights(path, sha256=None):
     for key, value in state.items():
         if isinstance(value, tuple) and len(value) == 2:
             value = value[1]  # (name, array): how Paddle pickles a tensor that stands by itself
-        if not isinstance(value, np.ndarray) or value.dtype != np.float32:
+        if not isinstance(value, np.ndarray) or value.dtype not in (np.float32, np.float16):
             found = getattr(value, 'dtype', type(value).__name__)
             raise UserError(f'{path}: {str(key)[:100]!r} is {found}, expected a float32 tensor; '
                             'the file must hold a state dict alone')
         if not np.isfinite(value).all():
             raise UserError(f'{path}: {key} holds NaN or infinite values; use an earlier model')
-        weights[str(key)] = value
+        weights[str(key)] = value.astype(np.float32)
     return weights
 
 
@@ -108,13 +109,25 @@ def find_best(path):
     Returns: str
     Raises: UserError where there is none
     """
+    found = _look_for_best(path)
+    if not found:
+        raise UserError(f'{path}: no trained model there; train one with train.py, or name another '
+                        'best_model folder')
+    return found
+
+
+def has_best(path):
+    """Whether find_best() would find one."""
+    return _look_for_best(path) is not None
+
+
+def _look_for_best(path):
     for folder in (path, os.path.join(path, 'best_model')):
         # While train.py swaps a better model in, the new one lies beside for a moment.
         for there in (folder, files.complete_name(folder), folder):
             if os.path.isfile(os.path.join(there, METRICS)):
                 return there
-    raise UserError(f'{path}: no trained model there; train one with train.py, or name another '
-                    'best_model folder')
+    return None
 
 
 def load_best(path):

@@ -142,12 +142,14 @@ def _explain(device, error):
     found = cards.find_cards()
     if is_out_of_memory(error):
         return (f'{device} {name}: its memory is taken ({errors.words_of_paddle(error)}); '
-                'nvidia-smi shows by whom; choose another with CUDA_VISIBLE_DEVICES=N / 显存已被占用')
+                'nvidia-smi shows by whom; choose another with CUDA_VISIBLE_DEVICES=N / '
+                '显存已被占用')
     remedy = cards.remedy(found.cuda if found else (12, 4), capability)
     return (f'{device} {name} does not work: {errors.words_of_paddle(error)}; it has compute '
             f'capability {capability[0]}.{capability[1]}, {found or "nvidia-smi finds no card"}; '
             f'needed by {_build()}; cuDNN found: {cudnn or "none"}; mend it: {remedy} ; or ask for '
-            f'the CPU: -o device=cpu / 显卡不能工作：请执行 {remedy} ；或用 -o device=cpu 在 CPU 上运行')
+            f'the CPU: -o device=cpu / 显卡不能工作：请执行 {remedy} ；'
+            '或用 -o device=cpu 在 CPU 上运行')
 
 
 def _keep_freed_memory():

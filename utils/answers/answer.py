@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from utils.answers import calibration, metrics, tasks
+from utils.answers.findings import Found
 from utils.running import files
 from utils.running.errors import UserError
 
@@ -23,6 +24,7 @@ class Answer:
     task: tasks.Task; names: list of str; probabilities: float array (n,) of "abnormal", or (n, 12)
     thresholds: as tasks.decide() takes them; truth: as tasks.read_reference(), or None
     width: float, of the calibration.Band in which answers are unsure
+    findings: findings.Found, what a network of task 3 found besides, or None
     """
     task: tasks.Task
     names: list
@@ -30,6 +32,7 @@ class Answer:
     thresholds: object
     truth: Optional[np.ndarray]
     width: float = 0.0
+    findings: Optional[Found] = None
 
     @cached_property
     def decisions(self):
@@ -51,12 +54,14 @@ class Answer:
         return (self.truth != self.decisions).reshape(len(self.names), -1).any(axis=1)
 
     def table(self):
-        """pandas.DataFrame, as probabilities.csv holds it: name, probabilities, unsure."""
+        """pandas.DataFrame, as probabilities.csv has it: name, probabilities, unsure, findings."""
         columns = self.task.class_names if self.task.multi_label else ('abnormal',)
         table = pd.DataFrame(self.probabilities.reshape(len(self.names), -1), columns=columns)
         table = table.round(6)
         table.insert(0, 'name', self.names)
         table['unsure'] = self.unsure.astype(int)
+        if self.findings:
+            table['findings'] = [self.findings.words(index) for index in range(len(self.names))]
         return table
 
     def scores(self, seed):

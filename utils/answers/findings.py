@@ -6,6 +6,10 @@ more; without NORM, whose opposite comes first, and form:NST, which is sub:NST. 
 classes of task 2 that several groups make up.
 """
 
+from dataclasses import dataclass
+
+import numpy as np
+
 _T = 'form:NDT form:NT form:TAB form:LOWT form:INVT'
 _ST = 'sub:NST form:STD form:STE sub:ISC sub:ISCA sub:ISCI form:DIG'
 _OTHER = ('super:MI super:HYP sub:IRBBB sub:CLBBB sub:ILBBB sub:LAFB/LPFB sub:IVCD sub:WPW '
@@ -68,6 +72,33 @@ FINDINGS = (
     ('ST change', 'ST 段改变', _ST),
     ('other', '其他', _OTHER),
 )
+
+
+SPECIFIC = [at for at, (_, _, groups) in enumerate(FINDINGS)
+            if groups and ' ' not in groups and not groups.startswith('super:')]
+SUPERCLASSES = [at for at, (_, _, groups) in enumerate(FINDINGS)
+                if groups.startswith('super:') and ' ' not in groups]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in some ECGs: float arrays (n, findings) and (findings,)."""
+    probabilities: np.ndarray
+    thresholds: np.ndarray
+
+    def of(self, index):
+        """What is probable enough in one ECG, most probable first; a superclass where nothing of
+        it or another is said more exactly: list of (place in FINDINGS, probability)."""
+        row = self.probabilities[index]
+        for kind in (SPECIFIC, SUPERCLASSES):
+            there = [at for at in kind if row[at] >= self.thresholds[at]]
+            if there:
+                return [(at, float(row[at])) for at in sorted(there, key=lambda at: -row[at])]
+        return []
+
+    def words(self, index):
+        """The same in words, with two digits."""
+        return ', '.join(f'{FINDINGS[at][0]} {value:.2f}' for at, value in self.of(index))
 
 
 def findings_of(groups):

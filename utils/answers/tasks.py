@@ -13,11 +13,6 @@ MOST_PROBLEMS = 20  # that are told one by one
 MOST_WORDS = 12  # of the class names of a record
 TAGS = {'0': 0, '1': 1, '0.0': 0, '1.0': 1, 'normal': 0, 'abnormal': 1, '正常': 0, '异常': 1}
 
-# Labels 1-12 of task 2, as made-up ECGs call them; 'other' is left bundle branch block (LBBB) or
-# ventricular hypertrophy (LVH) there.
-DIAGNOSES = ('normal', 'bradycardia', 'tachycardia', 'arrhythmia', 'AF', 'PVC', 'PAC', 'AVB1',
-             'CRBBB', 'T', 'ST', 'other')
-
 ABNORMAL_COUNTS = 10  # times as much as any other output of task 3, in the loss
 
 
@@ -62,8 +57,7 @@ TASKS = {
 def head_of_start(task):
     """How a network of task 3 can answer another task before it has learnt it.
 
-    Returns: float32 array (classes of task 3, classes), to multiply task 3's logits with; a column
-        of zeros where no finding says the same as a class
+    Returns: float32 array (classes of task 3, classes), to multiply task 3's logits with
     """
     findings = TASKS[3].class_names
     head = np.zeros((len(findings), len(task.class_names)), np.float32)
@@ -74,6 +68,22 @@ def head_of_start(task):
     for column, name in enumerate(task.class_names[1:], 1):
         head[findings.index(name), column] = 1
     return head
+
+
+def targets_of_findings(targets, task):
+    """The labels of task 3 as those of another task.
+
+    targets: float32 array (n, classes of task 3) of 0 and 1
+    Returns: as read_reference(); in task 2 an ECG without any class is "other"
+    """
+    if not task.multi_label:
+        return targets[:, 0].astype(np.int64)
+    findings = TASKS[3].class_names
+    others = targets[:, [findings.index(name) for name in task.class_names[1:]]]
+    normal = (targets[:, :1] == 0) & ~others.any(axis=1, keepdims=True)
+    classes = np.concatenate([normal, others], axis=1).astype(np.float32)
+    classes[~classes.any(axis=1), -1] = 1
+    return classes
 
 
 def read_reference(path, names, task):

@@ -12,9 +12,13 @@ import numpy as np
 import pandas as pd
 import scipy.io
 
-from utils.answers.tasks import DIAGNOSES
 from utils.ecg.records import LEADS, PARTS, REFERENCE, SAMPLES, SAMPLING_RATE
 from utils.running import errors, files, log
+
+# Labels 1-12 of task 2, for short; 'other' is left bundle branch block (LBBB) or
+# ventricular hypertrophy (LVH) here.
+DIAGNOSES = ('normal', 'bradycardia', 'tachycardia', 'arrhythmia', 'AF', 'PVC', 'PAC', 'AVB1',
+             'CRBBB', 'T', 'ST', 'other')
 
 TIME = np.arange(SAMPLES) / SAMPLING_RATE  # s
 MAT_HEADER = b'MATLAB 5.0 MAT-file, made-up ECG'.ljust(116)  # scipy's own has the date in it

@@ -1,9 +1,9 @@
-"""The average beat of an ECG, and what simple rules measure in it."""
+"""The beats of an ECG, and the average one."""
 import functools
 
 import numpy as np
 
-from utils.ecg.records import LEADS, SAMPLES, SAMPLING_RATE
+from utils.ecg.records import SAMPLES, SAMPLING_RATE
 
 BEFORE, AFTER = 150, 266  # samples of an average beat before and after the middle of its QRS
 QRS_BAND = 2, (8, 30), 'bandpass'  # order, Hz, kind of a Butterworth filter
@@ -12,9 +12,6 @@ CLOSEST, T_WAVE = 125, 180  # samples: QRSs are not nearer; what is nearer and w
 QRS = np.arange(-50, 60)  # samples about the middle, by which beats are compared and aligned
 SHIFTS = np.arange(-16, 17, 2)  # samples that a beat may be moved by to lie on the others
 ALIKE = 0.75  # correlation of a beat of the same shape
-# What measure() tells: rates and widths, then five waves of each lead, mV.
-MEASURES = ('heart rate', 'irregularity', 'other beats', 'QRS width') + tuple(
-    f'{wave} {lead}' for wave in ('R', 'S', 'ST', 'T', 'P') for lead in LEADS)
 
 
 def find_beats(signal):
@@ -85,30 +82,3 @@ def _align(level, places, template):
     product = np.einsum('lpst,lt->ps', stretches, template - template.mean())
     likeness = product / (np.sqrt((stretches ** 2).sum(axis=(0, 3))) + 1e-9)
     return tried[np.arange(len(places)), likeness.argmax(axis=1)]
-
-
-def measure(signal):
-    """What simple rules read off an ECG: float64 array (64,), in the order of MEASURES.
-
-    signal: float32 array (12, 5000), mV
-    Heart rate a minute; irregularity, the standard deviation of RR by its mean; the part of beats
-    that have another shape; width of the QRS, s; mV of R, S, ST (at J + 40 ms), T and P.
-    """
-    beat, beats, part = average_beat(signal)
-    rr = np.diff(beats) / SAMPLING_RATE if len(beats) > 1 else np.ones(1)
-    slope = np.sqrt((np.gradient(beat, axis=1) ** 2).mean(axis=0)) * SAMPLING_RATE  # mV/s
-    slope = np.convolve(slope, np.ones(5) / 5, 'same')[BEFORE - 60:BEFORE + 75]
-    steep = np.flatnonzero(slope > 0.12 * slope.max() + 0.6)
-    begin, end = BEFORE - 60 + (steep[[0, -1]] if len(steep) else np.array([40, 85]))
-    qrs = beat[:, begin - 3:end + 4]
-    j_point = min(end + 20, BEFORE + AFTER - 60)
-    st = beat[:, j_point:j_point + 10].mean(axis=1)
-    return np.concatenate([
-        [60 / np.median(rr), rr.std() / rr.mean(), 1 - part, (end - begin) / SAMPLING_RATE],
-        qrs.max(axis=1), qrs.min(axis=1), st, _largest(beat[:, j_point + 20:]),
-        _largest(beat[:, :begin - 10])])
-
-
-def _largest(wave):
-    """The value farthest from 0 in each row."""
-    return np.take_along_axis(wave, np.abs(wave).argmax(axis=1)[:, None], 1)[:, 0]

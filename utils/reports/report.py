@@ -94,8 +94,8 @@ def draw(answer, chosen, signals, asked, trained):
     network, pictures, size = asked
 
     def in_batches(pixels):
-        return np.concatenate([network(pixels[at:at + size])
-                               for at in range(0, len(pixels), size)])
+        return trained.asked(np.concatenate([network(pixels[at:at + size])
+                                             for at in range(0, len(pixels), size)]))
 
     render, drawings = trained.config.render, []
     flat = explanation.flat_picture(render)
@@ -105,8 +105,8 @@ def draw(answer, chosen, signals, asked, trained):
             leads, seconds = explanation.explain(in_batches, picture, flat, answer.task)
             rhythm = picture[:render.size]
             drawings.append(Drawing(index, signals.get(answer.names[index]), rhythm,
-                                    render.mv_per_lead, leads / trained.temperature,
-                                    seconds / trained.temperature))
+                                    render.mv_per_lead, leads / trained.rule.temperature,
+                                    seconds / trained.rule.temperature))
             bar.update()
     return drawings
 
@@ -119,7 +119,7 @@ def describe_model(trained):
     trained: models.trained.Trained
     """
     config, targets, margins = trained.config, trained.targets, trained.margins
-    has_one = np.any(np.asarray(trained.temperature) != 1)
+    has_one = np.any(np.asarray(trained.rule.temperature) != 1)
     calibrated = calibration.calibrate(margins, targets, config.seed)[1] if has_one else margins
     curves = []
     for key, values in (('before', margins), ('after', calibrated)):
@@ -129,7 +129,7 @@ def describe_model(trained):
                       ('trained', trained.iteration), ('drawn', f'{config.render.size} px'),
                       ('made', time.strftime('%Y-%m-%d %H:%M'))],
             'validation': trained.known.scores(config.seed), 'curves': curves,
-            'temperature': np.atleast_1d(trained.temperature).tolist()}
+            'temperature': np.atleast_1d(trained.rule.temperature).tolist()}
 
 
 def language_of_user():

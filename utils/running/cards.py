@@ -84,7 +84,8 @@ def main():
     cards = find_cards()
     if cards is None:
         raise UserError('nvidia-smi finds no card; without one: make REQUIREMENTS='
-                        'requirements-cpu.txt / 没有找到显卡，请用 REQUIREMENTS=requirements-cpu.txt')
+                        'requirements-cpu.txt / 没有找到显卡，请用 '
+                        'REQUIREMENTS=requirements-cpu.txt')
     index = index_of(cards.cuda, cards.capability)
     if index is None:
         raise UserError(f'{cards}: no Paddle 3 works with this driver; '

@@ -137,7 +137,8 @@ def describe_os_error(error):
     if error.errno is None and '(External)' in str(error):  # as which Paddle raises CUDA's errors
         return (f'the GPU failed: {words_of_paddle(error)}; what was saved is whole, and the same '
                 'command goes on from it; if it fails again, look at nvidia-smi, or ask for the '
-                'CPU: -o device=cpu / 显卡出错：已保存的内容完好，可用同一命令继续；也可用 -o device=cpu')
+                'CPU: -o device=cpu / 显卡出错：已保存的内容完好，可用同一命令继续；'
+                '也可用 -o device=cpu')
     path = error.filename
     if path is None:  # what is written to a file names it: see files.py and log.py
         path = 'standard output' if error.errno in DISK_FULL else 'a file'

@@ -330,7 +330,7 @@ def _check(value, item, what, base):
         raise UserError(f'{what} is {_words(value)}, expected {kinds} ({words})')
     if not test(value):
         raise UserError(f'{what} is {value!r}, expected {words}')
-    if check in (PATH, TABLE) and value not in (None, 'imagenet', 'none'):
+    if check in (PATH, TABLE) and value not in (None, 'imagenet', 'ptbxl', 'none'):
         value = os.path.join(base, os.path.expanduser(value))
     return value
 
