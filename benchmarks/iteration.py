@@ -12,7 +12,7 @@ import time
 import zlib  # noqa: F401  before Paddle, see models/device.py
 
 import train
-from models import to_input
+from models import learner, to_input
 from models.optimizer import make_optimizer
 
 TURN = 20  # iterations: two lines of the log
@@ -23,7 +23,7 @@ NARROWER = 16  # times
 def main():
     path = sys.argv.pop(1)
     times = {'loop': [], 'bare': []}
-    train.build_model = build_narrow
+    learner.build_model = build_narrow
     train.read_pictures = take_turns(train.read_pictures, times)
     train.main()
     with open(path, 'w', encoding='utf-8') as file:

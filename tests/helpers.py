@@ -83,3 +83,19 @@ def same_arrays(found, expected):
     """Whether two {name: numpy array} are equal."""
     return found.keys() == expected.keys() and \
         all(np.array_equal(value, expected[key]) for key, value in found.items())
+
+
+def copy_with_labels(drawn, folder, text):
+    """A data.root with the same pictures and other labels."""
+    os.makedirs(folder)
+    for name in ('train', 'render.json'):
+        os.symlink(os.path.join(drawn, name), os.path.join(folder, name))
+    with open(os.path.join(folder, 'trainreference.csv'), 'wb') as file:
+        file.write(text.encode() if isinstance(text, str) else text)
+    return str(folder)
+
+
+def labels(drawn):
+    """The lines of its trainreference.csv."""
+    with open(os.path.join(drawn, 'trainreference.csv')) as file:
+        return file.read().splitlines()

@@ -14,7 +14,7 @@ import train
 from models import checkpoint
 from tests import faults
 from tests.helpers import PROJECT, overrides
-from utils.running import errors, settings
+from utils.running import errors
 from utils.running.errors import UserError
 
 SMALL = ('render.size=64', 'render.beats=false', 'model.name=resnet18', 'model.pretrained=none',
@@ -180,77 +180,3 @@ def test_mixed_precision_that_always_overflows_ends_the_run(train_here, mixed_pr
     overflow(monkeypatch, *range(100))
     with pytest.raises(UserError, match='the gradients were not finite, up to iteration 17'):
         train_here(str(tmp_path), 'train.iters=30', 'train.eval_interval=100')
-
-
-# What may change in between, without the cost of a script.
-
-@pytest.fixture
-def saved(tmp_path):
-    """The output of a run that was stopped after 4 iterations; it holds no network."""
-    matter = settings.that_matter(settings.load(os.path.join(PROJECT, 'config.yml'), SMALL))
-    state = {'iteration': 4, 'fingerprint': {**matter, 'data': '40 records'},
-             'progress': {'bad': 1}}  # which older runs counted
-    checkpoint.save_last(str(tmp_path / 'last'), state, {'x': np.ones(1)})
-    return str(tmp_path)
-
-
-def resume(output, *pairs, insist=False, data='40 records'):
-    """The iteration after which train.py would go on with these settings and records."""
-    config = settings.load(os.path.join(PROJECT, 'config.yml'),
-                           [*SMALL, f'output={output}', *pairs])
-    state, _, _ = checkpoint.resume(config, insist, {**settings.that_matter(config), 'data': data})
-    return state and state['iteration']
-
-
-def refuse(*arguments, **named):
-    with pytest.raises(UserError) as caught:
-        resume(*arguments, **named)
-    line, = caught.value.lines
-    return line
-
-
-@pytest.mark.parametrize('pair, words', [
-    ('train.iters=8', 'train.iters 7 there, 8 now'), ('seed=1', 'seed 2021 there, 1 now'),
-    ('model.name=resnet34', 'model.name resnet18 there, resnet34 now'),
-    ('augment.gain=0', 'augment.gain 0.2 there, 0.0 now')])
-def test_settings_that_matter_are_refused_by_name(pair, words, saved):
-    line = refuse(saved, pair)
-    assert words in line and '-o train.resume=never' in line
-    extended = ('train.resume=extend', 'train.iters=9')
-    if pair.startswith('train.iters'):
-        assert resume(saved, *extended) == 4
-    else:
-        assert words in refuse(saved, pair, *extended)
-
-
-def test_settings_that_do_not_matter_may_change_and_records_may_not(saved):
-    free = ('data.workers=7', 'data.cache=false', 'train.log_interval=3', 'train.save_interval=9',
-            'predict.threshold=0.3', 'predict.batch_size=2', 'predict.answer=x.csv',
-            'data.source=/elsewhere', 'train.amp=true')
-    assert resume(saved, *free) == 4
-    assert 'data 40 records there, 41 records now' in refuse(saved, data='41 records')
-
-
-def test_a_setting_that_an_older_run_did_not_know_had_its_default(saved):
-    state, arrays, _ = checkpoint.load_last(os.path.join(saved, 'last'))
-    del state['fingerprint']['train.ema'], state['fingerprint']['augment.wander']
-    checkpoint.save_last(os.path.join(saved, 'last'), state, arrays)
-    assert resume(saved) == 4
-    assert 'train.ema 0.33 there, 0.5 now' in refuse(saved, 'train.ema=0.5')
-
-
-def test_a_setting_that_is_gone_must_have_been_what_is_done_now(saved):
-    state, arrays, _ = checkpoint.load_last(os.path.join(saved, 'last'))
-    for rate in (1.0, 0.1):
-        state['fingerprint']['train.backbone_rate'] = rate
-        checkpoint.save_last(os.path.join(saved, 'last'), state, arrays)
-        if rate == 1.0:
-            assert resume(saved) == 4
-    assert 'train.backbone_rate 0.1 there, 1.0 now' in refuse(saved)
-
-
-def test_nothing_to_go_on_from(tmp_path):
-    for insist, pair in ((True, 'seed=1'), (False, 'train.resume=extend')):
-        line = refuse(str(tmp_path), pair, insist=insist)
-        assert f'{tmp_path}/last: there is no checkpoint' in line
-    assert resume(str(tmp_path)) is None
