@@ -9,6 +9,7 @@ import pytest
 
 import predict
 from tests.helpers import make_signal, overrides, refused, run_script
+from utils.answers import tasks
 from utils.pictures.render import decode_png, encode_png, settings_of
 from utils.running import errors
 from utils.running.errors import UserError
@@ -149,6 +150,31 @@ def test_options_that_do_not_fit(run_here, tmp_path):
     line, = refused_here(run_here, '--unit', 'mV')
     assert '--input' in line
     assert os.listdir(tmp_path / 'output') == []
+
+
+def test_a_temperature_divides_the_log_odds(run_here, trained, tmp_path, capsys):
+    """The same tags; an older model has none, and a bad one is named."""
+    def run(temperature, threshold):
+        model = tmp_path / f'model{temperature}'
+        shutil.copytree(os.path.join(trained, 'best_model'), model)
+        kept = json.loads((model / 'metrics.json').read_text())
+        del kept['temperature']
+        kept['threshold'] = threshold
+        if temperature is not None:
+            kept['temperature'] = temperature
+        (model / 'metrics.json').write_text(json.dumps(kept))
+        assert run_here(model=model) == 0
+        output = tmp_path / 'output'
+        unsure = pd.read_csv(output / 'probabilities.csv')['unsure']
+        assert set(unsure) <= {0, 1} and f'\n{sum(unsure)} unsure; ' in capsys.readouterr().out
+        return (output / 'answer.csv').read_text(), probabilities_in(output / 'probabilities.csv')
+
+    answer, before = run(None, 0.45)
+    cooler, after = run(2.0, float(tasks.probabilities_of(tasks.log_odds(0.45) / 2)))
+    assert cooler == answer
+    assert tasks.log_odds(after) == pytest.approx(tasks.log_odds(before) / 2, rel=0.01)
+    with pytest.raises(UserError, match='the temperature in metrics.json is hot'):
+        run('hot', 0.45)
 
 
 @pytest.mark.parametrize('name, write, option', [
