@@ -158,10 +158,3 @@ def test_what_a_sheet_does_not_show_is_not_drawn(rows):
     assert (cut[240:] < 255).mean() == pytest.approx((whole[240:] < 255).mean(), rel=0.15)
     beats = [np.nan_to_num(average_beat(each)[0]) for each in (signal, sheet)]
     assert np.corrcoef(beats[0].ravel(), beats[1].ravel())[0, 1] > 0.97
-
-
-def test_a_lead_that_is_not_shown_at_all_stays_white():
-    signal = demo.make_record(7, 2, ('normal',))[0]
-    signal[4] = np.nan
-    picture = Renderer(240, 2.0, 1.0, True).draw(signal)
-    assert (picture[80:100] == 255).mean() > 0.95 and (picture[300:360, 80:160] == 255).all()
