@@ -3,7 +3,7 @@ import functools
 
 import numpy as np
 
-from utils.ecg.records import SAMPLES, SAMPLING_RATE
+from utils.ecg.records import LEADS, SAMPLES, SAMPLING_RATE
 
 BEFORE, AFTER = 150, 266  # samples of an average beat before and after the middle of its QRS
 QRS_BAND = 2, (8, 30), 'bandpass'  # order, Hz, kind of a Butterworth filter
@@ -17,12 +17,13 @@ ALIKE = 0.75  # correlation of a beat of the same shape
 def find_beats(signal):
     """Where the QRSs are: int array of sample numbers, the middle of each one's energy.
 
-    signal: float32 array (12, 5000), mV; a flat one has none
+    signal: float32 array (12, 5000), mV, NaN where a lead is not shown; a flat one has none
     """
     from scipy.signal import find_peaks
-    fast = _filtered(signal, QRS_BAND)
-    scale = np.percentile(np.abs(fast), 98, axis=1, keepdims=True) + 0.02  # each lead has its say
-    energy = np.sqrt(((fast / scale) ** 2).mean(axis=0))
+    shown = np.isfinite(signal)
+    fast = np.where(shown, _filtered(_filled(signal), QRS_BAND), np.nan)
+    scale = np.nanpercentile(np.abs(fast), 98, axis=1, keepdims=True) + 0.02  # each has its say
+    energy = np.sqrt(np.nansum((fast / scale) ** 2, axis=0) / np.maximum(shown.sum(axis=0), 1))
     window = np.hanning(51)  # 100 ms
     energy = np.convolve(energy, window / window.sum(), 'same')
     typical = np.percentile(energy.reshape(5, -1).max(axis=1), 40)  # one artefact is no beat
@@ -33,17 +34,30 @@ def find_beats(signal):
 
 
 def average_beat(signal):
-    """The median of the beats that are alike, all leads aligned together on the QRS.
+    """The median of the beats that are alike, the leads that are shown together aligned together.
 
-    signal: float32 array (12, 5000), mV
+    signal: float32 array (12, 5000), mV, NaN where a lead is not shown
     Returns: (beat, beats, part): float64 array (12, BEFORE + AFTER), mV from the level before the
-        QRS; as find_beats(); the part of the beats that have this shape
+        QRS, NaN for a lead that is not shown for so long; as find_beats(); the part of the beats
+        that have this shape
     """
-    beats = find_beats(signal)
-    inside = beats[(beats >= BEFORE - SHIFTS[0]) & (beats <= SAMPLES - AFTER + SHIFTS[0])]
+    beats, level = find_beats(signal), _filtered(_filled(signal), NO_WANDER)
+    shown = np.isfinite(signal)
+    beat, parts = np.full((len(LEADS), BEFORE + AFTER), np.nan), []
+    for when in np.unique(shown, axis=0):
+        leads, there = (shown == when).all(axis=1), np.flatnonzero(when)
+        if len(there) < BEFORE + AFTER - 2 * SHIFTS[0] + 1:
+            continue
+        beat[leads], part = _average(level[leads], beats, there[0], there[-1] + 1)
+        parts.append(part)
+    return beat, beats, np.mean(parts)
+
+
+def _average(level, beats, begin, end):
+    """The average beat of some leads from sample `begin` on, before `end`; see average_beat()."""
+    inside = beats[(beats >= begin + BEFORE - SHIFTS[0]) & (beats <= end - AFTER + SHIFTS[0])]
     if not len(inside):
-        inside = np.array([SAMPLES // 2])  # no QRS is found, but something is there to be shown
-    level = _filtered(signal, NO_WANDER)
+        inside = np.array([(begin + end) // 2])  # no QRS is found, but there is something to show
     alike = np.corrcoef(_cut(level, inside, QRS).reshape(len(inside), -1)) \
         if len(inside) > 1 else np.ones((1, 1))
     first = np.nan_to_num(np.median(alike, axis=1)).argmax()  # the one most like the others
@@ -54,7 +68,18 @@ def average_beat(signal):
         template = np.median(_cut(level, moved, QRS), axis=0)
     cut = _cut(level, moved, np.arange(-BEFORE, AFTER))
     cut -= np.median(cut[:, :, BEFORE - 55:BEFORE - 30], axis=2, keepdims=True)
-    return np.median(cut, axis=0), beats, len(same) / len(inside)
+    return np.median(cut, axis=0), len(same) / len(inside)
+
+
+def _filled(signal):
+    """The signal with its last value, or its next, where it is not shown, so that filters see no
+    step there."""
+    filled, samples = signal.copy(), np.arange(signal.shape[1])
+    for row in filled:
+        shown = np.isfinite(row)
+        if not shown.all():
+            row[:] = np.interp(samples, samples[shown], row[shown]) if shown.any() else 0
+    return filled
 
 
 def _filtered(signal, kind):
