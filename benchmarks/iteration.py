@@ -3,7 +3,7 @@
 What follows is train.py's own command line. The network has ResNet50's layers and next to no
 channels, so that nothing counts but the interpreter, as on a fast card; its pictures are read
 beforehand. TURN iterations of train.py, with all that they do, and as many bare steps take turns.
-The result: {'loop': list of seconds an iteration, one a turn; 'bare': the same}.
+The result: {'loop': list of CPU seconds an iteration, one a turn; 'bare': the same}.
 """
 import itertools
 import json
@@ -52,12 +52,12 @@ def take_turns(read_pictures, times):
         step, start = bare_step(run, *batches[0][1:]), None
         for iteration in range(run.config.train.iters):
             if iteration % TURN == 0:
-                now = time.perf_counter()
+                now = time.thread_time()
                 if start is not None:
                     times['loop'].append((now - start) / TURN)
                 for _ in range(TURN):
                     step()
-                start = time.perf_counter()
+                start = time.thread_time()
                 times['bare'].append((start - now) / TURN)
             yield batches[iteration % READ]
     return reading

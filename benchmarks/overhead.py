@@ -31,7 +31,7 @@ SAVE_SECONDS = 20  # from one save to the next while we measure: often enough fo
 
 def compare(source, folder, arguments):
     """Yields: rows"""
-    small = label_all(source, os.path.join(folder, 'iteration'), SMALL, 20)
+    small = label_all(source, os.path.join(folder, 'iteration'), SMALL, 400)
     yield describe_iteration(trace_iteration(small, SMALL_ITERATIONS))
     root = label_all(source, os.path.join(folder, 'overhead'), SIZE, RECORDS)
     seconds, told = trace(root, BATCH, arguments.epochs * (TRAINED // BATCH), arguments.model)
