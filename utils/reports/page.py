@@ -27,7 +27,7 @@ TOLERANCE = 0.05  # mm by which a simplified trace may be off: 5 uV
 def write(path, language, answer, drawings, notes, said):
     """Write the page.
 
-    path: str; language: 'en' or 'zh'; answer: report.Answer; drawings: list of report.Drawing
+    path: str; language: 'en' or 'zh'; answer: answer.Answer; drawings: list of report.Drawing
     notes: {name: list of str}, what reading had to say; said: dict, what the template has to say of
     the model beside: facts, scores, validation, curves, band, sure, temperature
     """
