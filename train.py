@@ -22,7 +22,7 @@ from models.inference import plain_network, predict_logits, several_views
 from models.learner import make_learner
 from models.loss import compute_loss, weigh_classes
 from models.optimizer import learning_rate, update_scale
-from models.training_data import TrainingData, batches_left, load_data
+from models.training_data import TrainingData, batches_left, load_data, with_iterations
 from models.weights import Average, is_finite, state_arrays, weights_of
 from utils.answers import metrics, tasks, thresholds
 from utils.answers.answer import Answer
@@ -130,7 +130,7 @@ def train_fold(config, arguments, device, words, fold):
     # The guard lets each fold's parameters have the names they have in a process of its own.
     with Background() as background, paddle.utils.unique_name.guard():
         run = prepare(config_of_fold(config, fold), arguments, device, words, background, fold)
-        if run.progress.iteration < config.train.iters:
+        if run.progress.iteration < run.config.train.iters:
             train(run)
         else:
             tell_finished(run)
@@ -172,6 +172,7 @@ def prepare(config, arguments, device, words, background, fold):
     """
     import paddle
     data = load_data(config, fold, settings.command('process.py', arguments))
+    config = with_iterations(config, data)
     state, arrays, notes = checkpoint.resume(config, arguments.resume, data.fingerprint)
     progress = Progress(**state['progress']) if state else Progress()
     if not ranks.agree(zlib.crc32(repr((progress.iteration, data.fingerprint)).encode())):
@@ -436,8 +437,9 @@ def describe_best(run):
 def tell_finished(run):
     """The run that is asked for is finished already."""
     best_model.find_best(run.config.output)  # refuses where it is gone
+    length = 'epochs' if run.config.train.epochs else 'iters'
     longer = settings.command('train.py', run.arguments, 'train.resume=extend',
-                              f'train.iters={2 * run.config.train.iters}')
+                              f'train.{length}={2 * getattr(run.config.train, length)}')
     run.log.info(f'this run is finished ({run.progress.iteration} iterations); longer: {longer}; '
                  'anew: -o train.resume=never')
     run.log.info(describe_best(run))

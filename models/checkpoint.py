@@ -99,11 +99,11 @@ def resume(config, insist, fingerprint):
 
 
 def _refuse_changes(there, now, last, extend):
-    """Refuse a checkpoint of a run with other settings; extend: bool, but for train.iters."""
+    """Refuse a checkpoint of a run with other settings; extend: bool, but for its length."""
     changed = [f'{key} {there.get(key, settings.before(key))} there, {value} now'
                for key, value in {**settings.REMOVED, **now}.items()
                if there.get(key, settings.before(key)) != value
-               and not (key == 'train.iters' and extend)]
+               and not (key in ('train.iters', 'train.epochs') and extend)]
     if changed:
         raise UserError(f'{last} is of a run with other settings: {"; ".join(changed)}; set them '
                         'back to go on, or start afresh with -o train.resume=never, or in another '

@@ -34,7 +34,8 @@ def join_folds(config):
     task, networks, tables = tasks.TASKS[config.task], [], []
     for fold in range(config.train.folds):
         folder = best_model.find_best(config_of_fold(config, fold).output)
-        networks += best_model.load_best(folder)[0]
+        weights, _, scores = best_model.load_best(folder)
+        networks += weights
         tables.append(best_model.load_validation(folder, task))
     for number, table in enumerate(tables, 1):
         targets, margins = tasks.of_validation_table(table, task)
@@ -49,7 +50,7 @@ def join_folds(config):
     print(f'out of fold, {len(together)} records:\n{note}')
     for line in metrics.describe(targets, probabilities, limits, config.seed, task):
         print(line)
-    kept = {'epoch': -1, 'iteration': config.train.iters, 'paddle': paddle.__version__, **learnt}
+    kept = {'epoch': -1, 'iteration': scores['iteration'], 'paddle': paddle.__version__, **learnt}
     folder = os.path.join(config.output, 'best_model')
     best_model.save_best(folder, networks, config, kept, together)
     held_out = Answer(task, together['name'], tasks.probabilities_of(calibrated), limits, targets)

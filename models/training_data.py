@@ -1,4 +1,5 @@
 """What a training learns from: labelled pictures, found, checked, parted and put into batches."""
+import dataclasses
 import os
 import zlib
 from dataclasses import dataclass
@@ -63,6 +64,14 @@ def load_data(config, fold, how_to_draw):
         notes=[f'{len(training)} records train, {len(validation)} validate; {epoch_iters} '
                f'iterations an epoch; {workers} reading thread(s); decoded pictures are '
                + ('kept in memory' if cached else 'read anew in each epoch')])
+
+
+def with_iterations(config, data):
+    """The settings with train.iters as train.epochs has it, if it has; data: TrainingData."""
+    if not config.train.epochs:
+        return config
+    iters = config.train.epochs * data.epoch_iters
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, iters=iters))
 
 
 def _read_targets(root, names, task):

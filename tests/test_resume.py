@@ -104,6 +104,20 @@ def test_a_finished_run_is_extended_as_it_says(train_here, outputs, tmp_path, ca
     assert rates[7] == 0 < rates[8] < 0.001 and rates[9] == 0 and len(rates) == 9
 
 
+def test_epochs_are_counted_and_extended(train_here, tmp_path, capsys, monkeypatch):
+    short = 'train.epochs=1', 'train.warmup_iters=1'
+    state, _, _ = train_here(str(tmp_path), *short)  # 36 of 40 records train, in batches of 10
+    assert state['iteration'] == 3 and state['fingerprint']['train.epochs'] == 1
+    capsys.readouterr()
+    train_here(str(tmp_path), *short)
+    said = capsys.readouterr().out
+    longer = re.search('longer: python (.*); anew', said)[1]
+    assert 'train.epochs=2' in longer
+    monkeypatch.setattr('sys.argv', shlex.split(longer))
+    train.main()
+    assert checkpoint.load_last(str(tmp_path / 'last'))[0]['iteration'] == 6
+
+
 def test_a_fresh_start_forgets_the_old_run(train_here, outputs, tmp_path, capsys):
     output = str(shutil.copytree(outputs['killed'], tmp_path / 'output'))
     train_here(output, 'train.resume=never', 'train.iters=5')

@@ -100,6 +100,7 @@ class Model:
 @dataclass(frozen=True)
 class Train:
     iters: int = matters(10000, at_least(1))
+    epochs: int = matters(0, at_least(0))
     batch_size: int = matters(32, at_least(2))
     optimizer: str = matters('adamw', one_of('adamw', 'momentum'))
     learning_rate: float = matters(0.001, above(0))
