@@ -8,6 +8,7 @@ import signal
 import sys
 
 LONGEST = 2000  # characters of a line; a damaged file can hold a name of a million
+MOST = 20  # lines that are said one by one
 DISK_FULL = (28, 122)  # ENOSPC, EDQUOT
 FORBIDDEN = (1, 13, 30)  # EPERM, EACCES, EROFS
 
@@ -64,8 +65,7 @@ def run(main):
         code = main() or 0
         sys.stdout.flush()
     except UserError as error:
-        for line in error.lines:
-            say_error(line)
+        say_errors(error.lines)
         code = 2
     except BrokenPipeError:  # `python process.py | head`: whoever read has seen enough
         code = 128 + 13
@@ -122,6 +122,16 @@ def say_error(message):
     if len(line) > LONGEST:
         line = f'{line[:LONGEST // 2]} ... {line[-LONGEST // 2:]}'
     print(f'error: {line}', file=sys.stderr, flush=True)
+
+
+def say_errors(lines):
+    """Print each of `lines`, list of str; of very many the first, how many there are, the last."""
+    most = len(lines) if len(lines) < MOST + 2 else MOST
+    for line in lines[:most]:
+        say_error(line)
+    if most < len(lines):
+        say_error(f'... and {len(lines) - most - 1} more of this kind')
+        say_error(lines[-1])
 
 
 def describe_os_error(error):
