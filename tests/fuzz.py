@@ -222,7 +222,7 @@ def read_labels(path, _):
 
 
 def read_ecg(path, _):
-    inputs.find_inputs(os.path.dirname(path))
+    inputs.find_inputs([os.path.dirname(path)])
     inputs.read_input(path, 500, 'mV')
 
 

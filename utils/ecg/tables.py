@@ -39,7 +39,7 @@ def may_be_ecg(path, head):
     try:
         if text.what_else(path, head[:2000]) or not head.strip():
             return True  # which reading it will say
-        plain = text.decode(head[:head.rfind(b'\n') + 1] or head) or ''
+        plain = text.decode(head[:(head.rfind(b'\n') + 1) // 2 * 2] or head) or ''  # UTF-16: 2 bytes
         rows = [cells for _, cells in text.rows_of(text.plain_numbers(plain))]
     except ValueError:
         return True
@@ -69,10 +69,11 @@ def read_csv(path, given_rate, _unit):
     names, units, more, body = _parts(_upright(table))
     rate, gain, names, notes = _said_above(above + more, names, len(body[0]))
     raw = _raw_of_columns(names, units, list(zip(*body)))
-    rates = [each for each in (rate, raw.rate, given_rate) if each]
-    if not all(same_rate(each, rates[0]) for each in rates):
-        raise NotAnECG(f'{rates[0]:g} Hz in one place and {rates[1]:g} in another, of its times, '
-                       'the lines above the table and --sampling-rate; take the wrong one out')
+    rates = [each for each in (raw.rate, rate, given_rate) if each]
+    wrong = [each for each in rates if not same_rate(each, rates[0])]
+    if wrong:
+        raise NotAnECG(f'its times or the lines above them say {rates[0]:g} Hz, and those lines or '
+                       f'--sampling-rate say {wrong[0]:g}; take the wrong one out')
     if gain:
         if any(raw.units):
             raise NotAnECG('a unit with the leads and a gain above the table; take one out')
