@@ -232,6 +232,31 @@ def test_a_long_recording_of_any_name_is_read_in_part(tmp_path):
     assert np.array_equal(signal, SIGNAL) and '30 s long; the first 10 s' in notes[0]
 
 
+@pytest.mark.parametrize('change', [
+    dict(first='{name} 12 500 5000 2014-05-08 05:05:15'), dict(first='{name} 12 500 5000 2006'),
+    dict(first='{name} 12 500 5000 09:49:17 05-May-2020'), dict(first='{name} 12 500 0'),
+    dict(first='{name} 12 500 5000 10:00:00 1/2/89'), dict(first='{name} 12 500'),
+    dict(gain='1/\u00b5V'), dict(leads=[f'Lead-{lead}' for lead in LEADS])])
+def test_what_does_not_matter_in_a_header_stops_nothing(change, tmp_path):
+    pytest.importorskip('wfdb')
+    write_wfdb(tmp_path, 'a', **change)
+    signal, notes = inputs.read_input(str(tmp_path / 'a.hea'), None, None)
+    assert np.array_equal(signal, SIGNAL) and not notes
+
+
+def test_records_in_two_files_and_without_an_optional_one(tmp_path):
+    pytest.importorskip('wfdb')
+    for half in (0, 6):
+        UV[half:half + 6].T.astype('<i2').tofile(tmp_path / f'a_{half}.dat')
+    lines = [f'a_{at // 6 * 6}.dat 16 1000/mV 16 0 0 0 0 {lead}' for at, lead in enumerate(LEADS)]
+    lines += [f'a.xyz 16 1000/mV 16 0 0 0 0 {name}' for name in ('vx', 'vy', 'vz')]
+    (tmp_path / 'a.hea').write_text('\n'.join(['a 15 500 5000', *lines]))
+    found, notes, problems = inputs.find_inputs([str(tmp_path)])
+    assert list(found) == ['a'] and not notes and not problems
+    signal, notes = inputs.read_input(found['a'], None, None)
+    assert np.array_equal(signal, SIGNAL) and 'vx, vy, vz not used: the file a.xyz is' in notes[0]
+
+
 # Philips' XML, as the package sierraecg gives it.
 
 def test_xml_of_a_cart(tmp_path, monkeypatch):
@@ -292,6 +317,28 @@ def test_find_in_a_folder(everything, tmp_path):
     with pytest.raises(UserError, match='no ECGs directly in it') as caught:
         inputs.find_inputs([str(tmp_path)])
     assert 'labels.csv' in caught.value.lines[1]
+
+
+def test_several_paths_and_what_may_be_an_ecg(everything, tmp_path):
+    for name in ('a.dat', 'b.edf', 'c.xlsx', 'notes.txt', 'labels.csv'):
+        (tmp_path / name).write_text('name,tag\nx,1\n')
+    mat = os.path.join(everything, 'mat.mat')
+    found, notes, problems = inputs.find_inputs([mat, mat, str(tmp_path), 'none.mat',
+                                                 os.path.join(everything, 'wfdb.hea')])
+    assert list(found) == ['mat', 'wfdb'] and 'labels.csv, notes.txt' in notes[0]
+    assert [name for name, _ in problems] == ['a', 'b', 'c', 'none']
+    assert 'a.dat' in problems[0][1] and '.hea beside it' in problems[0][1]
+
+
+@pytest.mark.parametrize('name, data, words', [
+    ('a.mat', b'# Created by Octave 6.4\n# name: ecgdata\n', "Octave's text; save it there"),
+    ('a.npy', b'version https://git-lfs.github.com/spec/v1\n', 'a pointer of Git LFS'),
+    ('a.mat', b'<!doctype html><html>', 'a web page'), ('a.npy', b'\x80\x04x', 'a Python pickle'),
+    ('a.mat', b'\x93NUMPY\x01', 'an NPY file')])
+def test_what_another_thing_is_is_said(name, data, words, tmp_path):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError, match=f'{name}: not what its name says, but {words}'):
+        inputs.read_input(str(tmp_path / name), *IN_MV)
 
 
 def test_draw_inputs(everything, tmp_path):

@@ -149,7 +149,7 @@ def find_missing(source, records):
                {record.file.rpartition('/')[2] + end for end in ('.hea', '.dat')} <= there]
     files = records['file'][records['name'].isin(missing)]
     return missing, [f'{source}: {len(missing)} of {len(records)} records are not there, such as '
-                     f'{", ".join(files[:3])}; download the rest'] if missing else []
+                     f'{", ".join(files[:3])}; download it again'] if missing else []
 
 
 def prepare(out, settings):

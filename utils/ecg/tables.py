@@ -39,7 +39,8 @@ def may_be_ecg(path, head):
     try:
         if text.what_else(path, head[:2000]) or not head.strip():
             return True  # which reading it will say
-        plain = text.decode(head[:(head.rfind(b'\n') + 1) // 2 * 2] or head) or ''  # UTF-16: 2 bytes
+        end = (head.rfind(b'\n') + 1) // 2 * 2  # UTF-16 has two bytes
+        plain = text.decode(head[:end] or head) or ''
         rows = [cells for _, cells in text.rows_of(text.plain_numbers(plain))]
     except ValueError:
         return True
@@ -89,7 +90,7 @@ def _lower_part(rows):
         raise NotAnECG(f'no rows; {EXPECTED}')
     width = len(rows[-1][1])
     if not any(cells[-1] for _, cells in rows if len(cells) == width):  # each ends with a delimiter
-        rows = [(line, cells[:width - 1]) for line, cells in rows]
+        rows = [(line, cells[:-1] if len(cells) == width else cells) for line, cells in rows]
         width -= 1
     start = len(rows)
     while start and len(rows[start - 1][1]) == width:

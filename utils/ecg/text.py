@@ -17,7 +17,7 @@ OTHERS = (  # how a file begins, what it is, what to do, and how such a file's n
     (rb'version https://git-lfs', "a pointer of Git LFS in the file's place; run git lfs pull "
      'where it comes from, or download the file itself', ()),
     (rb'(?is)\s*<(?=.{,1000}?<?(!doctype )?html\b)', 'a web page (HTML), such as a message of the '
-     'site; download the file itself, logged in where the site asks for it', ()),
+     'site; download it again, logged in where the site asks for it', ()),
     (rb'# (Created by Octave|name: )', "Octave's text; save it there with save -v7", ('.txt',)),
     (rb'\x89HDF', "HDF5, as MATLAB's version 7.3 is; save it there with save(..., '-v7')", ()),
     (rb'\x93NUMPY', 'an NPY file; let its name end so', ('.npy',)),
