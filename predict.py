@@ -1,9 +1,13 @@
 """Predict the test records' pictures with the best model: data.root/val/*.png -> answer.csv, .zip.
 
-With --input, ECGs of your own instead: a MAT, WFDB, CSV or NPY file, or a folder of them.
+With --input, ECGs of your own instead: MAT, WFDB, CSV or NPY files, or folders of them.
 """
 import os
+import sys
 import zlib  # noqa: F401  before Paddle, see models/device.py
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH leaves it out
+os.environ['MPLBACKEND'] = 'agg'  # one that is not there would end the import of matplotlib
 
 import numpy as np
 
@@ -76,8 +80,8 @@ def add_arguments(parser):
                         help='write output/report.html, to look at, in English or Chinese')
     parser.add_argument('--report-records', type=int, default=60, metavar='N',
                         help='with --report: how many ECGs are drawn and explained (default: 60)')
-    parser.add_argument('--input', metavar='PATH',
-                        help='your own ECGs: a .mat, .hea, .csv or .npy file, or a folder of them')
+    parser.add_argument('--input', metavar='PATH', nargs='+', action='extend',
+                        help='your own ECGs: .mat, .hea, .csv, .npy ... files, folders of them')
     parser.add_argument('--sampling-rate', type=float, metavar='HZ',
                         help='with --input: of files that do not say it, such as CSV and NPY')
     parser.add_argument('--unit', choices=('mV', 'uV'), help='with --input: as --sampling-rate')
@@ -146,8 +150,7 @@ def read_inputs(arguments, render, workers):
         print(f'note: {note}')
     if not names:
         raise UserError(*[line for _, line in problems])
-    for _, line in problems:
-        errors.say_error(line)
+    errors.say_errors([line for _, line in problems])
     return names, pictures, {name for name, _ in problems}
 
 

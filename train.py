@@ -7,10 +7,14 @@ import contextlib
 import dataclasses
 import math
 import os
+import sys
 import time
 import zlib  # before Paddle, see models/device.py
 from dataclasses import dataclass, field
 from typing import Optional
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH leaves it out
+os.environ['MPLBACKEND'] = 'agg'  # one that is not there would end the import of matplotlib
 
 import numpy as np
 import pandas as pd

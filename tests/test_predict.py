@@ -231,6 +231,17 @@ def test_own_ecgs_have_an_answer_of_their_own(trained, drawn, competition, tmp_p
         assert read_rows(own) == read_rows(tmp_path / path)[:3]
 
 
+def test_several_inputs_and_names_that_are_no_text(run_here, competition, tmp_path):
+    paths = [os.path.join(competition, 'val', f'{name}.mat') for name in NAMES[:2]]
+    odd = os.fsdecode(os.fsencode(str(tmp_path)) + b'/n\xff.mat')
+    shutil.copy(paths[0], odd)
+    assert run_here('--input', paths[0], odd, '--input', paths[1], '--report') == 0
+    lines = (tmp_path / 'output' / 'input_probabilities.csv').read_bytes().splitlines()[1:]
+    found = dict(line.rsplit(b',', 2)[:2] for line in lines)
+    assert list(found) == [b'TEST0001', b'TEST0002', b'n\xff']
+    assert found[b'n\xff'] == found[b'TEST0001'] != found[b'TEST0002']
+
+
 def replace_in(path, old, new):
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))

@@ -29,14 +29,30 @@ def test_several_labels_and_patients():
     assert np.ptp(counts, axis=0).max() <= 0.25 * counts.mean(axis=0).max()
 
 
-def test_patients_are_read_where_they_are_named(tmp_path):
+@pytest.mark.parametrize('text', [
+    'name,ecg_id,patient\nb,1,007\na,2,007\nc,3,\n', 'Name;Patient\nb;007\na;007\nc;\n',
+    'name, patient_id\nb, 007\na, 007\nc,\nz, 1\n',
+    ',name,Patient ID\n0,b,007\n1,a,007\n2,c,\n',
+    'sep=;\nname;patient\n"a.mat";"007"\nb.mat;007\nc.mat;\n',
+    '# name\tsubject\na\t007\nb\t007\nc\t\n'])
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-16', 'gbk'])
+def test_patients_are_read_in_the_forms_of_labels(text, encoding, tmp_path):
     assert split.read_patients(str(tmp_path), ['a', 'b']) == ['a', 'b']
-    (tmp_path / 'source.csv').write_text('name,ecg_id,patient\nb,1,007\na,2,007\n')
+    (tmp_path / 'source.csv').write_bytes(text.encode(encoding))
     assert split.read_patients(str(tmp_path), ['a', 'b', 'c']) == ['007', '007', 'c']
-    for data in ('姓名,patient\n'.encode('gbk'), b'', b'name,patient\n"a,1\n'):
-        (tmp_path / 'source.csv').write_bytes(data)
-        with pytest.raises(UserError, match='source.csv'):
-            split.read_patients(str(tmp_path), ['a'])
+
+
+@pytest.mark.parametrize('data, words', [
+    ('姓名,patient\n'.encode('gbk'), 'found the columns 姓名, patient, expected name'),
+    (b'', 'expected name first'), (b'name,patient\n"01,1\n', 'none for 2 of 2 records'),
+    (b'name,patient\n1,P1\n2,P2\n', 'has a spreadsheet taken zeros away'),
+    (b'name,patient\n01,P1\n01,P2\n02,P1\n', '3 lines'),
+    (b'name,age\n01,7\n02,8\n', 'found the columns name, age')])
+def test_patients_that_are_not_understood_are_refused(data, words, tmp_path):
+    (tmp_path / 'source.csv').write_bytes(data)
+    with pytest.raises(UserError, match=f'source.csv: .*{words}'):
+        split.read_patients(str(tmp_path), ['01', '02'])
+
 
 
 @pytest.mark.parametrize('count, fraction', [(4, 0.1), (2, 0.5), (3, 0.6), (0, 0.5)])

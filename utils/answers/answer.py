@@ -82,7 +82,7 @@ def write_answer(path, text):
         entry = zipfile.ZipInfo(os.path.basename(path), ZIP_DATE)
         entry.compress_type = zipfile.ZIP_DEFLATED
         entry.external_attr = 0o644 << 16
-        archive.writestr(entry, text)
+        archive.writestr(entry, text.encode('utf-8', 'surrogateescape'))
     files.write_bytes(f'{os.path.splitext(path)[0]}.zip', packed.getvalue())
     files.write_text(path, text)
 

@@ -1,11 +1,14 @@
 """Which labelled records train and which validate: each class alike, each patient in one part."""
 import os
+import re
 
 import numpy as np
-import pandas as pd
 
 from utils.ecg.records import PATIENTS
+from utils.ecg.text import read_named_rows, record_of
 from utils.running.errors import UserError
+
+PATIENT = ('patient', 'subject', '\u60a3\u8005', '\u75c5\u4eba')  # or patient_id, Patient ID ...
 
 
 def choose_validation(targets, groups, fold, config):
@@ -38,20 +41,29 @@ def validation_size(count, fraction):
 
 
 def read_patients(root, names):
-    """Whose record each is: the column patient of root/source.csv, else each is somebody else's.
+    """Whose record each is: the column patient of root/source.csv; where there is no such file, or
+    an empty cell, somebody else's.
 
     Returns: list of str
     """
     path = os.path.join(root, PATIENTS)
     if not os.path.isfile(path):
         return names
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except ValueError as error:  # as those of pandas and of its decoder are
-        raise UserError(f'{path}: not a UTF-8 table with columns name and patient ({error}); mend '
-                        'or remove it') from None
-    patient_of = dict(zip(table.get('name', ()), table.get('patient', ())))
-    return [patient_of.get(name) or name for name in names]
+    header, rows = read_named_rows(path, set(names))
+    header = header or (rows[0][1] if rows else [])
+    columns = [at for at, cell in enumerate(header)
+               if re.sub(r'[^\w]|_|id$', '', cell) in PATIENT]
+    if header[:1] != ['name'] or len(columns) != 1:
+        raise UserError(f'{path}: found the columns {", ".join(header)}, expected name first, and '
+                        'patient; call them so, or remove the file')
+    found = {record_of(cells[0], set(names)): cells[columns[0]]
+             for _, cells in rows if len(cells) > columns[0]}
+    missing = sorted(set(names) - set(found))
+    if missing or len(found) < len(rows):
+        raise UserError(f'{path}: {len(rows)} lines, and none for {len(missing)} of {len(names)} '
+                        f'records ({", ".join(missing[:5])}); expected one for each, with an empty '
+                        'patient where that is not known; has a spreadsheet taken zeros away?')
+    return [found[name] or name for name in names]
 
 
 def split(targets, sizes, groups, seed):

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from utils.answers.findings import FINDINGS
+from utils.ecg.text import read_named_rows, record_of
 from utils.running.errors import UserError
 
-MOST_PROBLEMS = 20  # that are told one by one
 MOST_WORDS = 12  # of the class names of a record
 TAGS = {'0': 0, '1': 1, '0.0': 0, '1.0': 1, 'normal': 0, 'abnormal': 1, '正常': 0, '异常': 1}
 
@@ -97,17 +97,17 @@ def read_reference(path, names, task):
     Raises: UserError with one line per problem: file, line number, what was found and expected
     """
     names = set(names)
-    rows, found, problems = _read_rows(path, names), {}, []
+    rows, found, problems = read_named_rows(path, names)[1], {}, []
     for line, cells in rows:
-        name = cells[0][:-4] if cells[0].lower().endswith('.mat') else cells[0]
+        name = record_of(cells[0], names)
         try:
             target = _parse_labels(cells, task)
             if name in found:
                 raise ValueError(f'the record {name} stood in line {found[name][0]} already; '
                                  'remove one of the lines')
             if name not in names:
-                raise ValueError(f'there is no picture of the record {name}; run process.py, or '
-                                 'remove the line')
+                raise ValueError(f'there is no record {name} among these {len(names)}; remove the '
+                                 'line, or add the record')
             found[name] = line, target
         except ValueError as error:
             problems.append(f'{path}, line {line}: {error}')
@@ -117,49 +117,17 @@ def read_reference(path, names, task):
         problems.append(f'{path}: no label for {len(missing)} of {len(names)} records: {some}; '
                         'expected one line each')
     other = 1 if task.multi_label else 2
-    if problems and _fit(rows, TASKS[other]):
+    said = {cell.removesuffix('.0') for _, cells in rows for cell in cells[1:] if cell}
+    if problems and said == {'1', '2'} and not task.multi_label:
+        raise UserError(f'{path}: the tags are 1 and 2, expected 0 (normal) and 1 (abnormal); '
+                        'where they mean that, write 0 for 1 and 1 for 2')
+    if problems and said - {'1', '2'} and _fit(rows, TASKS[other]):
         raise UserError(f'{path}: these look like the labels of task {other}, expected those of '
                         f'task {task.number}; set task: {other}')
-    if len(problems) > MOST_PROBLEMS:
-        problems[MOST_PROBLEMS:] = [f'{path}: and {len(problems) - MOST_PROBLEMS} more problems']
     if problems:
         raise UserError(*problems)
     return np.array([found[name][1] for name in sorted(names)],
                     np.float32 if task.multi_label else np.int64)
-
-
-def _read_rows(path, names):
-    """(line number, cells) of the rows with labels: no header, index column or blank lines."""
-    text = _read_text(path)
-    delimiter = max(',;\t', key=text.lstrip().partition('\n')[0].count)
-    reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter)
-    try:
-        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except csv.Error as error:
-        raise UserError(f'{path}: not a table of names and labels ({error})') from None
-    rows = [(line, row) for line, row in rows if any(row)]
-    index = [row[0] for _, row in rows if row[0]]
-    if index == [str(i) for i in range(len(index))] and not set(index) <= names:
-        rows = [(line, row[1:] or ['']) for line, row in rows]  # as DataFrame.to_csv writes it
-    if rows and rows[0][1][0].lower() == 'name' and 'name' not in names:
-        rows = rows[1:]
-    return rows
-
-
-def _read_text(path):
-    try:
-        with open(path, 'rb') as file:
-            data = file.read()
-    except FileNotFoundError:
-        raise UserError(f'{path}: no such file; expected the labels of the records, one line '
-                        'each') from None
-    utf16 = data[:2] in (b'\xff\xfe', b'\xfe\xff')
-    for encoding in ('utf-16',) if utf16 else ('utf-8-sig', 'gb18030'):
-        try:
-            return data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    raise UserError(f'{path}: neither UTF-8, UTF-16 nor GBK text; save it as UTF-8 CSV')
 
 
 def _fit(rows, task):

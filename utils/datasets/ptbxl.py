@@ -138,7 +138,8 @@ def parse_row(row, meanings, task, test_fold, rate):
     """A row of PTB-XL's table, a dict of str, as one of values; some Exception for a broken one."""
     ecg_id, patient, fold = (int(row[column].removesuffix('.0')) for column in COLUMNS[:3])
     folder, column, ending = FILES[rate]
-    if not re.fullmatch(rf'{folder}/[0-9]{{5}}/{ecg_id:05d}{ending}', row[column]):
+    file = row[column].replace('\\', '/')  # of a table that was made again on Windows
+    if not re.fullmatch(rf'{folder}/[0-9]{{5}}/{ecg_id:05d}{ending}', file):
         raise ValueError(f'{column} is not {folder}/NNNNN/{ecg_id:05d}{ending}')
     codes = dict(ast.literal_eval(row['scp_codes']))
     unknown = [code for code in codes if code not in meanings]
@@ -146,7 +147,7 @@ def parse_row(row, meanings, task, test_fold, rate):
         raise ValueError(f'scp_codes has {unknown}, not statements of {STATEMENTS.name}')
     part = 'val' if fold == test_fold else 'train'
     return {'part': part, 'name': f'{PREFIX[part]}{ecg_id:05d}', 'ecg_id': ecg_id,
-            'patient': patient, 'fold': fold, 'file': row[column],
+            'patient': patient, 'fold': fold, 'file': file,
             'statements': '; '.join(f'{code} {value}' for code, value in codes.items()),
             'labels': labels_of(codes, meanings, task)}
 
@@ -177,6 +178,18 @@ def choose(records, limit):
     """`limit` records, evenly spaced in the order of parts, labels and folds: the shares stay."""
     order = records.sort_values(['part', 'labels', 'fold'], key=lambda column: column.map(str))
     return order.iloc[np.linspace(0, len(order) - 1, limit, dtype=int)].sort_index()
+
+
+def find_missing(source, records):
+    """Names of the records whose files are not there, and a list of one str about them, or none."""
+    folders = {file.rpartition('/')[0] for file in records['file']}
+    there = {path.name for folder in folders if (source / folder).is_dir()
+             for path in (source / folder).iterdir()}
+    missing = [record.name for record in records.itertuples() if not
+               {record.file.rpartition('/')[2] + end for end in ('.hea', '.dat')} <= there]
+    files = records['file'][records['name'].isin(missing)]
+    return missing, [f'{source}: {len(missing)} of {len(records)} records are not there, such as '
+                     f'{", ".join(files[:3])}; download it again'] if missing else []
 
 
 def prepare(out, settings):
@@ -311,14 +324,17 @@ def main():
     chosen = hashlib.sha256(records[['name', 'statements']].to_csv().encode()).hexdigest()
     prepare(out, {'task': task, 'test_fold': options.test_fold, 'sampling_rate': rate,
                   'records_sha256': chosen})
+    missing, more = find_missing(source, records)
+    records = records[~records['name'].isin(missing)]
     broken = convert(source, records, out, rate)
     records = records[~records['name'].isin(broken)]
     write_tables(source, records, out, task)
     print_summary(records, task)
-    problems += broken.values()
+    problems += [*broken.values(), *more]
     if problems:
-        raise UserError(*problems, f'{len(problems)} broken records, named above, were left out; '
-                        'mend them and run the same command again')
+        count = len(problems) - len(more) + len(missing)
+        raise UserError(*problems, f'{count} broken records, named above, were left out; mend them '
+                        'and run the same command again')
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ import signal
 import sys
 
 LONGEST = 2000  # characters of a line; a damaged file can hold a name of a million
+MOST = 20  # lines that are said one by one
 DISK_FULL = (28, 122)  # ENOSPC, EDQUOT
 FORBIDDEN = (1, 13, 30)  # EPERM, EACCES, EROFS
 
@@ -65,8 +66,7 @@ def run(main):
         code = main() or 0
         sys.stdout.flush()
     except UserError as error:
-        for line in error.lines:
-            say_error(line)
+        say_errors(error.lines)
         code = 2
     except BrokenPipeError:  # `python process.py | head`: whoever read has seen enough
         code = 128 + 13
@@ -130,6 +130,16 @@ def words_of_paddle(error):
     text = ' '.join(str(error).split())
     said = re.search(r'\([A-Z]\w+\) .*', text)
     return (said[0] if said else text).partition(' [Hint')[0].partition(' (at ')[0].rstrip('. ')
+
+
+def say_errors(lines):
+    """Print each of `lines`, list of str; of very many the first, how many there are, the last."""
+    most = len(lines) if len(lines) < MOST + 2 else MOST
+    for line in lines[:most]:
+        say_error(line)
+    if most < len(lines):
+        say_error(f'... and {len(lines) - most - 1} more of this kind')
+        say_error(lines[-1])
 
 
 def describe_os_error(error):
