@@ -7,7 +7,6 @@ import sys
 import zlib  # noqa: F401  before Paddle, see models/device.py
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH leaves it out
-os.environ['MPLBACKEND'] = 'agg'  # one that is not there would end the import of matplotlib
 
 import numpy as np
 

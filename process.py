@@ -5,7 +5,6 @@ import zlib
 from contextlib import closing
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH leaves it out
-os.environ['MPLBACKEND'] = 'agg'  # one that is not there would end the import of matplotlib
 
 from utils.ecg import records
 from utils.pictures.render import MANIFEST, encode_png, read_stamp, renderer_of, settings_of

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH leaves it out
-os.environ['MPLBACKEND'] = 'agg'  # one that is not there would end the import of matplotlib
 
 import numpy as np
 import pandas as pd
@@ -39,8 +38,6 @@ from utils.running.log import Chrono, clock, open_log
 
 EVALUATE_SECONDS = 20  # of training between two evaluations on a GPU, at least
 DRAW_SECONDS = 30  # between two drawings of the curves, at least
-COLUMNS = ('iteration', 'epoch', 'learning_rate', 'train_loss', 'eval_loss', 'accuracy', 'f1',
-           'auc')
 
 
 @dataclass
@@ -367,7 +364,7 @@ def keep_best(run, learnt, margins, calibrated):
 
 def draw(run):
     """Have history.csv and curves.png written."""
-    history = pd.DataFrame(run.progress.history, columns=list(COLUMNS))
+    history = pd.DataFrame(run.progress.history, columns=list(plots.COLUMNS))
     run.background.submit(files.write_table, os.path.join(run.config.output, 'history.csv'),
                           history)
     run.background.submit(plots.draw_curves, history,
@@ -399,8 +396,7 @@ def save(run):
     run.saved = time.perf_counter()
     if ranks.rank() > 0:
         return
-    log_file = os.path.join(run.config.output, 'train.log')
-    run.progress.log_bytes = os.path.getsize(log_file)
+    run.progress.log_bytes = os.path.getsize(os.path.join(run.config.output, 'train.log'))
     state = {'iteration': run.progress.iteration, 'progress': dataclasses.asdict(run.progress),
              'fingerprint': run.data.fingerprint}
     arrays = state_arrays(run.average, run.optimizer, run.scaler)

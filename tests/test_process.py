@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import savemat
-from test_records import NAME, members, write_tar, write_zip
 
+from tests.ecg.test_records import NAME, members, write_tar, write_zip
 from tests.helpers import (
     PROJECT,
     SMALL,

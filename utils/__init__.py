@@ -2,3 +2,6 @@
 
 scripts -> models -> datasets, reports -> answers -> pictures -> ecg -> running
 """
+import os
+
+os.environ['MPLBACKEND'] = 'agg'  # one that is not there would end the import of matplotlib

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from scipy.io import savemat
-from test_signals import ECG
 
+from tests.ecg.test_signals import ECG
 from tests.helpers import PROJECT
 from utils.ecg import inputs
 from utils.ecg.signals import LEADS

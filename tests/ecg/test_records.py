@@ -11,8 +11,8 @@ import zipfile
 import numpy as np
 import pytest
 from scipy.io import savemat
-from test_signals import ECG
 
+from tests.ecg.test_signals import ECG
 from tests.helpers import PROJECT
 from utils.ecg import archives, records
 from utils.running.errors import UserError

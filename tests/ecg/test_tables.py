@@ -4,8 +4,8 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
-from test_inputs import ECG, LEADS, OTHER_ORDER, SIGNAL, UV
 
+from tests.ecg.test_inputs import ECG, LEADS, OTHER_ORDER, SIGNAL, UV
 from utils.ecg import inputs
 from utils.running.errors import UserError
 

@@ -8,6 +8,8 @@ from utils.ecg.records import LEADS, SAMPLING_RATE
 from utils.running import files
 
 GRID_FINE, GRID_BOLD, TRACE = '#f6d5d5', '#e7a3a3', '#111111'
+COLUMNS = ('iteration', 'epoch', 'learning_rate', 'train_loss', 'eval_loss', 'accuracy', 'f1',
+           'auc')  # of history.csv, which the curves show
 LEAD_GAP = 2.0  # mV from one lead's zero line to the next
 PULSE_SECONDS = (-0.5, -0.44, -0.44, -0.24, -0.24, -0.18)  # the calibration pulse of 1 mV
 PULSE_MV = (0, 0, 1, 1, 0, 0)
