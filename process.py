@@ -156,14 +156,13 @@ def draw_examples(source, config, not_drawn):
     reference = os.path.join(config.data.root, records.REFERENCE)
     if not os.path.exists(reference) or not source.train:
         return []
-    from utils.answers import tasks
-    from utils.pictures import loading
+    from utils.answers import split, tasks
     from utils.reports import plots
     task = tasks.TASKS[config.task]
     names = sorted(source.train)
     try:
         targets = tasks.read_reference(reference, names, task)
-        loading.read_patients(config.data.root, names)
+        split.read_patients(config.data.root, names)
     except UserError as error:
         return list(error.lines)
     drawn = [(tasks.is_abnormal(target, task), name, tasks.words_for(target, task))
