@@ -82,7 +82,7 @@ def _build():
     import paddle
     cuda = 'no CUDA'
     if paddle.is_compiled_with_cuda():
-        cuda = f'CUDA {paddle.version.cuda()}, cuDNN {paddle.version.cudnn()}'
+        cuda = f'for CUDA {paddle.version.cuda()} and cuDNN {paddle.version.cudnn()}'
     return f'Paddle {paddle.__version__}, {cuda}'
 
 
@@ -109,7 +109,7 @@ def refuse_cpu(wanted, found):
         remedy = 'unset CUDA_VISIBLE_DEVICES'
     else:
         why = 'the driver is too old for it, or this container was started without the GPU'
-    raise UserError(f'nvidia-smi sees {found}, but {_build()}, finds no GPU: {why}; mend it: '
+    raise UserError(f'nvidia-smi sees {found}, Paddle none ({_build()}): {why}; mend it: '
                     f'{remedy} ; or ask for the CPU: -o device=cpu / nvidia-smi 能看到显卡，但 '
                     f'Paddle 不能使用：请执行 {remedy} ；或用 -o device=cpu 在 CPU 上运行')
 
@@ -147,7 +147,7 @@ def _explain(device, error):
     remedy = cards.remedy(found.cuda if found else (12, 4), capability)
     return (f'{device} {name} does not work: {errors.words_of_paddle(error)}; it has compute '
             f'capability {capability[0]}.{capability[1]}, {found or "nvidia-smi finds no card"}; '
-            f'needed by {_build()}; cuDNN found: {cudnn or "none"}; mend it: {remedy} ; or ask for '
+            f'this is {_build()}; cuDNN found: {cudnn or "none"}; mend it: {remedy} ; or ask for '
             f'the CPU: -o device=cpu / 显卡不能工作：请执行 {remedy} ；'
             '或用 -o device=cpu 在 CPU 上运行')
 

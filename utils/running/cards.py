@@ -76,7 +76,7 @@ def remedy(cuda, capability):
     """The command that installs the Paddle which works, or what to do before there is one."""
     index = index_of(cuda, capability)
     if index is None:
-        return 'update the NVIDIA driver to 450.80 or newer / 请先升级 NVIDIA 驱动（至少 450.80）'
+        return 'update the NVIDIA driver to 450.80 or newer (升级 NVIDIA 驱动)'
     return f'python -m pip install --upgrade "paddlepaddle-gpu>=3" -i {index}'
 
 
