@@ -358,8 +358,8 @@ def test_draw_inputs(everything, tmp_path):
 
 
 @pytest.mark.parametrize('file, text, words', [
-    ('a.csv', 'I,II,' + '[' * 300_000 + '\n1,2,3\n' * 9, 'no lead V1'),
-    ('a.hea', 'a 12 ' + '5' * 300_000 + '\n', 'not a WFDB header')])
+    ('a.csv', 'I,II,' + '[' * 300_000 + '\n1,2,3\n' * 9, 'larger than field limit'),
+    ('a.hea', 'a 12 ' + '5' * 300_000 + '\n', '0 lines of signals')])
 def test_an_endless_word_is_refused_and_not_pondered(file, text, words, tmp_path):
     (tmp_path / file).write_text(text)
     code = ('import sys; from utils.ecg import inputs\n'

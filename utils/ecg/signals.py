@@ -226,8 +226,10 @@ def _check_scale(values):
     for axis in (None, 1) if len(values) else ():
         span = np.stack([np.nanmin(values, axis), np.nanmax(values, axis)])
         spread = np.stack([np.nanmean(values, axis), np.nanstd(values, axis)])
-        for what, found, expected in (('0 to 1', span, (0, 1)), ('-1 to 1', span, (-1, 1)),
-                                      ('a mean of 0 and a deviation of 1', spread, (0, 1))):
+        checks = [('0 to 1', span, (0, 1)), ('-1 to 1', span, (-1, 1)),
+                  ('a mean of 0 and a deviation of 1', spread, (0, 1)),
+                  ('a largest value of 1', np.abs(span).max(axis=0, keepdims=True), 1)]
+        for what, found, expected in checks[:3] if axis is None else checks:
             if np.abs(found.T - expected).max() < 0.001:
                 raise NotAnECG(f'scaled to {what}, so that its mV are lost; expected the values '
                                'of before, in mV or uV')

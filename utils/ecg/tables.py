@@ -26,10 +26,10 @@ MISSING = {'', 'na', 'nan', 'n/a', '#n/a', 'null', 'none', 'inf', '-inf'}
 GROUPED = {mark: re.compile(rf'[-+]?[1-9]\d{{0,2}}({re.escape(mark)}\d{{3}})+') for mark in ',.'}
 # Lines above the table: what says the rate, the gain, or anything else that must not be overlooked.
 RATE = re.compile(r'sampl\w*[ _-]*(rate|freq)|sampling\W+\d+ *k?hz|\u91c7\u6837\u7387|\u91c7\u6837'
-                  r'\u9891\u7387|^\W*(fs|sfreq|frequency)\b')
-GAIN = re.compile(r'gain.*(/|per) *(mv|millivolt)')
-DECIDES = re.compile(r'sampl\w*[ _-]*(int|per)|\bfs\b|gain|lsb|\badc|\bunits?\b|resolution|scal|'
-                     r'volt|\b[mu\u00b5\u03bc]v\b|invert|\u91c7\u6837|\u589e\u76ca|\u5355\u4f4d')
+                  r'\u9891\u7387|^\W*(fs|sfreq)\b')
+GAIN = re.compile(r'gain.*(digit|step|count|unit|adu|lsb)s? *(/|per) *(mv|millivolt)')
+DECIDES = re.compile(r'sampl\w*[ _-]*(int|per)|\bfs\b|frequency|gain|lsb|\badc|\bunits?\b|scal|'
+                     r'volt|resol|\b[mu\u00b5\u03bc]v\b|invert|\u91c7\u6837|\u589e\u76ca|\u5355\u4f4d')
 FEW = 8  # numbers side by side: fewer are no ECG's
 EXPECTED = 'expected 12 columns or rows of numbers, and at most a line of lead names and of units'
 
@@ -79,6 +79,8 @@ def read_csv(path, given_rate, _unit):
         if any(raw.units):
             raise NotAnECG('a unit with the leads and a gain above the table; take one out')
         raw = raw._replace(values=raw.values / gain, units=['mV'] * len(raw.units))
+    if max(map(len, (table, table[0]))) > text.MOST - FEW:
+        notes.append(f'only its first {text.MOST} samples were read')
     return raw._replace(rate=raw.rate or rate, notes=raw.notes + notes)
 
 
@@ -117,9 +119,10 @@ def _upright(table):
 
 
 def _parts(table):
-    """(names, or None; units, or []; lines above the names; rows of numbers) of an upright table.
+    """(names; units, or []; lines above the names; rows of numbers) of an upright table.
 
-    A row that counts, above the numbers, is no sample.
+    names: list of str, None in the place of numbered leads; or None. A row that counts, above the
+    numbers, is no sample.
     """
     start = next((at for at, cells in enumerate(table) if _are_numbers(cells)), len(table))
     while start and not any(table[start - 1]):
@@ -132,9 +135,12 @@ def _parts(table):
     units = [cell.strip('[]()') for cell in below[-1]] if below else []
     if len(below) > 1 or (units and not {unit.lower() for unit in units} & {*PER_MV, *PER_SECOND}):
         raise NotAnECG(f'the line {",".join(below[0])[:80]!r} below the names; {EXPECTED}')
-    if names and (counts(names) or counts(names[1:])):
+    numbered = [names] if names else [each for each in body[:1] if len(each) > FEW]
+    if any(counts(each) for each in numbered):
         names = None
-    if body and any(len(cells) >= FEW and counts(cells) for cells in (body[0], body[0][1:])):
+    elif any(counts(each[1:]) for each in numbered):  # the corner may say what the first column is
+        names = [_bare(numbered[0][0]), *[None] * (len(numbered[0]) - 1)]
+    if body and len(body[0]) > FEW and (counts(body[0]) or counts(body[0][1:])):
         body = body[1:]
     if not body:
         raise NotAnECG(f'no row of numbers; {EXPECTED}')
@@ -148,7 +154,7 @@ def _said_above(lines, names, width):
     """
     found, unused = {RATE: None, GAIN: None}, []
     for cells in lines:
-        said = ' '.join(filter(None, cells)).lstrip('#% ')
+        said = ' '.join(filter(None, cells)).lstrip('#% ')[:400]
         parts = re.split(r'[\s,;|]+', said)
         numbers = re.findall(r'\d+(?:\.\d+)?', said)
         kind = next((kind for kind in found if kind.search(said.lower())), None)
@@ -171,11 +177,12 @@ def _said_above(lines, names, width):
 
 def _raw_of_columns(names, units, columns):
     """The Raw of columns of cells; names: list of str, or None, where one may be an index."""
-    nameless = names is None
+    nameless = names is None or None in names
     if nameless:
-        if len(columns) not in (len(LEADS), len(LEADS) + 1):
-            return raw_without_names(_numbers(columns))
-        names = [*[''] * (len(columns) - len(LEADS)), *LEADS]
+        front = names[:1] if names else [''] * (len(columns) == 1 + len(LEADS))
+        if len(columns) - len(front) != len(LEADS):
+            return raw_without_names(_numbers(columns[len(front):]))
+        names = [*front, *LEADS]
     parted = [_name_and_unit(name) for name in names]
     known = [at for at, (name, _) in enumerate(parted) if lead_of(name)]
     values = dict(zip(known, _numbers([columns[at] for at in known]) if known else ()))
@@ -244,12 +251,6 @@ def _seconds(cells, unit):
 
 def _numbers(columns):
     """Columns of cells as float array (columns, rows), an empty cell as NaN."""
-    for column in columns:
-        row = next((row for row, cell in enumerate(column)
-                    if not is_number(cell) and cell.lower() not in MISSING), None)
-        if row is not None:
-            raise NotAnECG(f'not a table of numbers: {column[row][:40]!r} in row {row + 1} of the '
-                           f'numbers; {EXPECTED}')
     decimal = [mark for mark in ',.' if _stands_before_decimals(mark, columns)]
     if len(decimal) > 1:
         raise NotAnECG('both , and . stand before decimals; expected one of them')
@@ -258,11 +259,16 @@ def _numbers(columns):
         words = '\n'.join('nan' if cell.lower() in MISSING else cell for cell in column)
         for mark in {*',.'} - {*decimal}:
             words = words.replace(mark, '')
-        words = words.replace(',', '.')
         try:
-            values[at] = [float(word) for word in words.split('\n')]
-        except ValueError as error:
-            raise NotAnECG(f'not a table of numbers ({str(error)[:80]}); {EXPECTED}') from None
+            values[at] = [float(word) for word in words.replace(',', '.').split('\n')]
+            wrong = 0 if '_' in words else None  # Python's own
+        except ValueError:
+            wrong = 0
+        if wrong is not None:
+            wrong = next((row for row, cell in enumerate(column)
+                          if not is_number(cell) and cell.lower() not in MISSING), 0)
+            raise NotAnECG(f'not a table of numbers: {column[wrong][:40]!r} in row {wrong + 1} of '
+                           f'the numbers; {EXPECTED}')
     return values
 
 
