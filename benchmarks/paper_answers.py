@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.paper import make_picture, read
-from models import build_model, checkpoint
+from models import best_model, build_model
 from models.inference import mean_of, plain_network
 from models.weights import set_weights
 from utils.answers import metrics, tasks
@@ -50,7 +50,7 @@ def compare(model, fold, count, folder):
 
 def load(model):
     """(network as inference.plain_network(), tasks.Task, settings.Config) of a best_model."""
-    networks, config, _ = checkpoint.load_best(model)
+    networks, config, _ = best_model.load_best(model)
     task, models = tasks.TASKS[config.task], []
     for weights in networks:
         models.append(build_model(config.model.name, len(task.class_names), config.seed))

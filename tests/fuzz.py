@@ -32,9 +32,9 @@ PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, PROJECT)
 
 from models import best_model, checkpoint  # noqa: E402
-from utils.answers import tasks  # noqa: E402
+from utils.answers import split, tasks  # noqa: E402
 from utils.ecg import archives, inputs, records  # noqa: E402
-from utils.pictures import loading, render  # noqa: E402
+from utils.pictures import render  # noqa: E402
 from utils.running import errors, machine, pool, settings  # noqa: E402
 
 SECONDS = 10  # longest time for one input
@@ -218,7 +218,7 @@ def read_labels(path, target):
     names = [f'TRAIN{i:04d}' for i in range(8)]
     with contextlib.suppress(errors.UserError):
         shutil.copyfile(path, os.path.join(target, 'source.csv'))
-        loading.read_patients(target, names)
+        split.read_patients(target, names)
     try:
         tasks.read_reference(path, names, tasks.TASKS[1])
     except errors.UserError:

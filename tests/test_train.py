@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import train
 from models import best_model
 from tests import helpers
 from tests.helpers import PROJECT, SMALL, overrides, refused, run_script
 from utils.answers import tasks
 from utils.pictures import loading
 from utils.pictures.render import encode_png, settings_of
+from utils.reports import plots
 from utils.running.settings import Render
 
 STAMP = r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[INFO\]\t'
@@ -90,7 +90,7 @@ def test_log_is_the_originals_with_true_numbers(finished):
 def test_history_says_what_the_log_says(finished):
     _, output, _ = finished
     rows, (_, trained, evaluated) = history(output), log_of(output)
-    assert list(rows[0]) == list(train.COLUMNS)
+    assert list(rows[0]) == list(plots.COLUMNS)
     assert [int(row['iteration']) for row in rows] == [5, 9, 10, 12]
     assert [f'{float(row["train_loss"]):.4f}' for row in rows if row['train_loss']] == [
         line[3] for line in trained]
