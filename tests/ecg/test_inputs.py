@@ -217,7 +217,10 @@ def test_broken_wfdb_is_named(tmp_path, monkeypatch):
     os.truncate(tmp_path / 'cut.dat', 60000)
     write_wfdb(tmp_path, 'hole', np.where(np.arange(5000) == 7, -32768, UV))
     write_wfdb(tmp_path, 'form', form='99')
-    for name, words in (('cut', 'wfdb cannot'), ('hole', 'missing'), ('form', 'wfdb cannot')):
+    write_wfdb(tmp_path, 'lfs')
+    (tmp_path / 'lfs.dat').write_text('version https://git-lfs.github.com/spec/v1\noid sha256:0\n')
+    for name, words in (('cut', 'wfdb cannot'), ('hole', 'missing'), ('form', 'wfdb cannot'),
+                        ('lfs', 'lfs.dat is .* a pointer of Git LFS')):
         with pytest.raises(UserError, match=f'{name}.hea: .*{words}'):
             inputs.read_input(str(tmp_path / f'{name}.hea'), None, None)
     monkeypatch.setitem(sys.modules, 'wfdb', None)

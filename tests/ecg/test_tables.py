@@ -159,7 +159,7 @@ REFUSED = {
     '-1 to 1': (table(2 * SCALED.T - 1), IN_MV, 'scaled to -1 to 1'),
     'deviations': (table(DEVIATIONS.T), IN_MV, 'mean of 0 and a deviation of 1'),
     'largest values': (table((ECG / np.abs(ECG).max(axis=1, keepdims=True)).T), IN_MV,
-                       'scaled to a largest value of 1'),
+                       'scaled to -1 to 1'),  # as the largest of all leads are, too
     'a web page': ('<!DOCTYPE html><html>not found</html>', IN_UV, 'a web page'),
     'a pointer': ('version https://git-lfs.github.com/spec/v1\n', IN_UV, 'Git LFS'),
 }

@@ -246,6 +246,11 @@ def _link_plainly(path, plain, with_signals):
 
 
 def _link(source, target):
+    with open(source, 'rb') as file:
+        head = file.read(200)
+    other = text.what_else(source, head) if head.isascii() else None  # samples may begin so, too
+    if other:
+        raise NotAnECG(f'{os.path.basename(source)} is not what its name says, but {other}')
     try:
         os.symlink(source, target)  # a recording of a day is a gigabyte
     except OSError:  # not permitted on every Windows
