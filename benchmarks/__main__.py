@@ -10,12 +10,22 @@ import platform
 import tempfile
 import zlib  # noqa: F401  before Paddle, see models/device.py
 
-from benchmarks import growth, networks, overhead, reading, rendering, saving
+from benchmarks import (
+    growth,
+    networks,
+    overhead,
+    paper,
+    paper_answers,
+    reading,
+    rendering,
+    saving,
+)
 from models import device
 from utils.datasets.demo import write_demo
 from utils.running import errors
 
-PARTS = ('rendering', 'reading', 'training', 'saving', 'predicting', 'growth', 'overhead')
+PARTS = ('rendering', 'reading', 'training', 'saving', 'predicting', 'growth', 'overhead',
+         'paper')
 RECORDS = 40  # made-up ones that everything is measured with
 
 
@@ -44,15 +54,22 @@ def parse_arguments():
     parser.add_argument('--batch', type=int, default=8,
                         help='pictures per batch of the network (default 8)')
     parser.add_argument('--model', default='resnet50',
-                        help='the network; PyTorch is compared for resnet50 (default)')
+                        help='the network; PyTorch is compared for resnet50 (default); with '
+                             '--fold a best_model folder')
     parser.add_argument('--runs', type=int, default=5,
                         help='how often each is measured, in turn (default 5)')
-    parser.add_argument('--records', type=int, nargs='+', default=[500, 1000, 2000], metavar='N',
-                        help='numbers of records for growth (default 500 1000 2000)')
+    parser.add_argument('--records', type=int, nargs='+', metavar='N',
+                        help='numbers of records for growth (default 500 1000 2000), of sheets '
+                             'for each row of paper (default 24)')
     parser.add_argument('--epochs', type=int, default=10,
                         help='epochs of 45 iterations for overhead (default 10)')
     parser.add_argument('--torch', metavar='PYTHON',
                         help='a Python that has PyTorch, to compare with')
+    parser.add_argument('--out', metavar='FOLDER',
+                        help='of paper: where to write some of the sheets and what was read')
+    parser.add_argument('--fold', metavar='FOLDER',
+                        help='of paper: records of PTB-XL that --model answers from sheets, too, '
+                             'instead of the table; a folder with val/ and val_source.csv')
     arguments = parser.parse_args()
     unknown = set(arguments.parts) - set(PARTS)
     if unknown:
@@ -76,7 +93,11 @@ def rows_of(part, records, folder, arguments):
     if part == 'predicting':
         return networks.compare_predicting(arguments)
     if part == 'growth':
-        return growth.grow(records, folder, arguments.records)
+        return growth.grow(records, folder, arguments.records or [500, 1000, 2000])
+    if part == 'paper':
+        count = (arguments.records or [24])[0]
+        return paper_answers.compare(arguments.model, arguments.fold, count, folder) \
+            if arguments.fold else paper.compare(folder, count, arguments.out)
     return overhead.compare(records, folder, arguments)
 
 

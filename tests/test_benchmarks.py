@@ -1,9 +1,14 @@
 """Benchmarks run to their end and print their figures; what the figures are is not tested."""
+import types
+
+import numpy as np
 import pytest
 
-from benchmarks import overhead, reading
+from benchmarks import overhead, paper, reading
 from benchmarks.pictures import label_all
-from tests.helpers import write_competition
+from tests.helpers import make_signal, write_competition
+from utils.ecg.signals import LEADS, Raw
+from utils.running.errors import UserError
 
 
 def test_reading_prints_its_figures(tmp_path):
@@ -33,3 +38,48 @@ def test_overhead_counts_as_often_as_a_card_comes_to_it():
     assert overhead.rate_of(told, 0.001, 300, False) == pytest.approx(of_batches + 0.03)
     assert overhead.rate_of(told, 0.001, 300, True) == pytest.approx(of_batches + 0.03 + 0.04)
     assert overhead.share(1.78 / 4.8) == pytest.approx(0.27, abs=0.001)
+
+
+def test_paper_scores_what_was_read():
+    signal, rng = np.stack([make_signal(seed)[0] for seed in range(12)]), np.random.default_rng(0)
+    signal[8] = 0.001  # fell off: nothing to compare
+    shown = np.zeros((12, 5000), bool)
+    shown[:, 1000:3500] = True
+    noisy = signal + rng.normal(0, 0.1, signal.shape) * signal.std(axis=1, keepdims=True)
+    late = np.where(shown, np.roll(noisy, 15, axis=1) + 0.5, np.nan)
+    late[1, :2000] = np.nan
+    signal[3] = -signal[0]
+    scores = {score.lead: score for score in paper.score(late, signal, shown)}
+    assert sorted(scores) == [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11]
+    assert scores[0].decibels == pytest.approx(20, abs=0.5) and scores[0].correlation > 0.99
+    assert scores[1].decibels < 5 and not scores[1].right
+    assert not scores[3].right and scores[3].correlation < 0.5
+
+
+def test_paper_tells_refusals_faults_and_wrong_leads(tmp_path, monkeypatch):
+    """A reader that knows the answer stands in for the real one, which is slow."""
+    rng = np.random.default_rng(0)
+    signal = rng.normal(0, 0.3, (12, 5000)).cumsum(axis=1) / 20
+
+    def read_picture(path):
+        at = int(path[-5])
+        if at == 0:
+            raise UserError(f'{path}: no grid')
+        if at == 1:
+            raise IndexError('3')
+        values = np.where(np.isfinite(made[at].sheet.truth), signal, np.nan)
+        if at == 3:
+            values[[6, 7]] = values[[7, 6]]
+        return [types.SimpleNamespace(raw=Raw(values, list(LEADS), 500, ['mV'] * 12, []))]
+
+    module = types.ModuleType('utils.ecg.paper')
+    module.read_picture = read_picture
+    monkeypatch.setitem(paper.sys.modules, 'utils.ecg.paper', module)
+    made = [paper.make_picture('clean', at, signal, str(tmp_path)) for at in range(4)]
+    rows = '\n'.join(paper.describe('clean', [paper.read(each) for each in made]))
+    assert '4 sheets' in rows and 'leads right 91.7%  50.0% refused' in rows
+    assert 'refused 1:  no grid' in rows and 'fault: IndexError' in rows
+    assert 'clean0003.png (6x2 Cabrera): wrong V1, V2' in rows
+    assert ' 0.0% not read, 0.0% invented' in rows
+    paper.write_pictures(str(tmp_path / 'out'), made)
+    assert len(list((tmp_path / 'out').iterdir())) == 5
