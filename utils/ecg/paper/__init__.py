@@ -54,8 +54,8 @@ def read_sheet(picture, page=1):
     if found.px_per_mm < COARSEST:
         raise NotAnECG(f'a picture with {found.px_per_mm:.1f} pixels a mm, expected 4 at least; '
                        'scan or photograph the sheet anew, at 150 dpi or more')
-    flat, origin = ink.lay_flat(picture, found, FLAT)
-    dark = ink.find_ink(flat, FLAT)
+    flat, inside, origin = ink.lay_flat(picture, found, FLAT)
+    dark = ink.find_ink(flat, inside, FLAT)
     baselines, _ = traces.find_rows(dark, FLAT)
     if not len(baselines):
         raise NotAnECG('a picture with a grid and no trace on it, expected an ECG')

@@ -17,6 +17,7 @@ FINE = 0.7  # log by which lines every mm stand out where there are some
 TURN = 22  # degrees that the sheet may be turned by
 STEP = 8  # pixels between the places at which a phase is read
 VISIBLE = 1.1  # mean log of what a grid's harmonics must stand out by
+STRAIGHT = 0.05  # periods off, by which half of the places are at most on paper that is not bent
 MIN_CELLS = 200  # places with a phase that is worth something
 
 
@@ -66,7 +67,7 @@ def find_grid(picture):
         return None
     places = (np.argwhere(good)[:, ::-1] * STEP + STEP / 2) * shrunk - 0.5
     on_sheet = np.stack([phase[good] for phase, _ in phases], axis=1) * millimetres
-    return _fit(on_sheet, places)
+    return _fit(on_sheet, places, millimetres)
 
 
 def _lines_of(picture):
@@ -159,7 +160,7 @@ def _follow(lines, wave):
     x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
     phase = np.float32(wave[0]) * x + np.float32(wave[1]) * y
     scale = 1 / np.hypot(*wave)
-    for smooth in (1.6, 2.5, 4):
+    for smooth in (1.6, 2.5, 4) if scale < 20 else (1.2, 1.6, 2):
         turned = 2 * np.pi * phase
         wave_there = [cv2.resize(lines * part(turned), (width // STEP, height // STEP),
                                  interpolation=cv2.INTER_AREA) for part in (np.cos, np.sin)]
@@ -213,8 +214,9 @@ def _terms(places):
     return np.stack([x ** i * y ** j for i in range(4) for j in range(4 - i)], axis=1)
 
 
-def _fit(on_sheet, places):
-    """The Grid that maps `on_sheet`, (n, 2) mm, to `places`, (n, 2) pixels."""
+def _fit(on_sheet, places, millimetres):
+    """The Grid that maps `on_sheet`, (n, 2) mm, to `places`, (n, 2) pixels; millimetres: of a
+    period."""
     homography, inside = cv2.findHomography(on_sheet, places, cv2.RANSAC, 3.0, maxIters=500)
     if homography is None or inside.sum() < MIN_CELLS:
         return None
@@ -224,12 +226,14 @@ def _fit(on_sheet, places):
     away = places - straight
     near = np.hypot(*away.T) < 12
     bend = np.zeros((10, 2))
-    for _ in range(3):
+    middle = cv2.perspectiveTransform(np.array([[centre, centre + [1, 0], centre + [0, 1]]]),
+                                      homography)[0]
+    px_per_mm = np.sqrt(abs(np.linalg.det(middle[1:] - middle[0])))
+    if np.median(np.hypot(*away[near].T)) < STRAIGHT * millimetres * px_per_mm:
+        near[:] = False
+    for _ in range(3 * bool(near.any())):
         terms = _terms((on_sheet[near] - centre) / reach)
         bend = np.linalg.lstsq(terms, away[near], rcond=None)[0]
         left = np.hypot(*(away - _terms((on_sheet - centre) / reach) @ bend).T)
         near = left < max(4 * np.median(left), 0.3)
-    middle = cv2.perspectiveTransform(np.array([[centre, centre + [1, 0], centre + [0, 1]]]),
-                                      homography)[0]
-    px_per_mm = np.sqrt(abs(np.linalg.det(middle[1:] - middle[0])))
     return Grid(homography, bend, centre, reach, low, high, float(px_per_mm))

@@ -21,8 +21,10 @@ OTHER = 0.45  # part by which a strip may differ from its lead
 SPEEDS, GAINS = (25, 50), (5, 10, 20)  # mm/s, mm/mV
 PULSE_S = 0.2  # of 1 mV
 BEGINNING_MM = 40  # from the first ink of a row, in which a pulse is looked for
-CAPS_MM = 1.5
+LENGTH_MM = 250  # of 10 s at 25 mm/s, of 5 s at 50 mm/s
+CAPS_MM, BESIDE_MM = 1.2, 16
 SHORTEST_S = 7  # of a sheet of 10 s
+EDGE_MM = 0.4  # at the ends of a stretch that may be a separator's ink
 HOLE_MM = 2.5  # a hole in a trace that is wider is one in the signal, too
 
 
@@ -61,27 +63,24 @@ def find_frame(heights, px_per_mm):
     Raises: NotAnECG
     """
     rows = [row / px_per_mm for row in heights]
-    spans = [_longest(np.isfinite(row), px_per_mm) for row in rows]
-    pulses = [_find_pulse(row, span, px_per_mm) for row, span in zip(rows, spans)]
-    found = [pulse for pulse in pulses if pulse]
-    speed, gain = 25, 10
-    agreed = len(found) >= max(1, 0.3 * len(rows))
-    if agreed:
-        height, width = np.median([pulse[:2] for pulse in found], axis=0)
-        gain = min(GAINS, key=lambda each: abs(np.log(each / height)))
-        speed = min(SPEEDS, key=lambda each: abs(np.log(each * PULSE_S / width)))
-    end = np.median([span[1] for span in spans])
-    start = np.median([span[0] for span in spans])
-    if agreed:
-        edge = np.median([pulse.end for pulse in found])
-        gaps = [_gap_after(row, edge, px_per_mm) for row in rows]
-        gaps = [gap for gap in gaps if gap]
-        start = np.median(gaps) if len(gaps) > len(rows) / 2 else edge
-        if len(gaps) <= len(rows) / 2 and -1 < end - SECONDS * speed - edge < 8:
-            start = end - SECONDS * speed
-    if abs(end - start - SECONDS * speed) < CAPS_MM:  # a pen begins and ends as wide as it is
-        start = (start + end - SECONDS * speed) / 2
-    return Frame(float(start), float(end), speed, gain, agreed)
+    start, end = np.median([_longest(np.isfinite(row), px_per_mm) for row in rows], axis=0)
+    left = _find_pulses(rows, px_per_mm)
+    right = _find_pulses([row[::-1] for row in rows], px_per_mm)
+    pulse = left or right
+    speed, gain = SPEEDS[0], 10
+    if pulse:
+        gain = min(GAINS, key=lambda each: abs(np.log(each / pulse.height)))
+        speed = min(SPEEDS, key=lambda each: abs(np.log(each * PULSE_S / pulse.width)))
+    length = LENGTH_MM if end - start < 1.5 * LENGTH_MM else 2 * LENGTH_MM
+    if left:
+        start = left.end
+    elif right:
+        end = heights.shape[1] / px_per_mm - right.end
+    if CAPS_MM < end - start - length < BESIDE_MM:  # a rest of the pulse, or names at the left
+        start = end - length
+    elif abs(end - start - length) <= CAPS_MM:  # a pen begins and ends as wide as it is
+        start = (start + end - length) / 2
+    return Frame(float(start), float(end), speed, gain, bool(pulse))
 
 
 def _longest(there, px_per_mm, close=4):
@@ -95,12 +94,25 @@ def _longest(there, px_per_mm, close=4):
     return starts[longest] / px_per_mm, (ends[longest] + 1) / px_per_mm
 
 
-def _find_pulse(row, span, px_per_mm):
+def _find_pulses(rows, px_per_mm):
+    """What the calibration pulses at the beginnings of the rows agree on, or None; their end is
+    where the trace begins; rows: float arrays (width,), mm."""
+    found = [_find_pulse(row, px_per_mm) for row in rows]
+    found = [pulse for pulse in found if pulse]
+    if len(found) < max(1, 0.3 * len(rows)):
+        return None
+    middle = Pulse(*np.median(found, axis=0))
+    gaps = [_gap_after(row, middle.end, px_per_mm) for row in rows]
+    gaps = [gap for gap in gaps if gap]
+    return middle._replace(end=np.median(gaps)) if len(gaps) > len(rows) / 2 else middle
+
+
+def _find_pulse(row, px_per_mm):
     """The calibration pulse at the beginning of a row, or None; row: float array (width,), mm."""
-    first = int(span[0] * px_per_mm)
+    first = int(_longest(np.isfinite(row), px_per_mm)[0] * px_per_mm)
     part = row[first:first + int(BEGINNING_MM * px_per_mm)]
     columns = np.flatnonzero(np.isfinite(part))
-    if len(columns) < 10 * px_per_mm:
+    if len(columns) < 8 * px_per_mm:
         return None
     part = np.interp(np.arange(len(part)), columns, part[columns])
     step = int(0.8 * px_per_mm)
@@ -168,8 +180,8 @@ def _cells(heights, frame, shape, names, px_per_mm):
     """The stretches of the leads: list of (name, row, start, end, first sample, values in mV)."""
     lead_rows, columns = shape
     length = frame.end - frame.start
-    if abs(length - SECONDS * frame.mm_per_s) < 4:
-        length = SECONDS * frame.mm_per_s
+    whole = min((LENGTH_MM, 2 * LENGTH_MM), key=lambda each: abs(each - length))
+    length = whole if abs(length - whole) < 4 else length
     cells = []
     for column in range(columns):
         start = frame.start + column * length / columns
@@ -183,7 +195,7 @@ def _cells(heights, frame, shape, names, px_per_mm):
 
 def _read(row, start, length, frame, px_per_mm):
     """mV at 500 Hz of a stretch of a row, from its median, NaN where there is none."""
-    first, last = int(np.ceil(start * px_per_mm + 1)), int((start + length) * px_per_mm - 1)
+    first, last = (int(each * px_per_mm) for each in (start + EDGE_MM, start + length - EDGE_MM))
     first, last = max(first, 0), min(last, len(row))
     columns = first + np.flatnonzero(np.isfinite(row[first:last]))
     count = min(round(length / frame.mm_per_s * SAMPLING_RATE), SAMPLES)

@@ -15,8 +15,8 @@ PIECE_MM = 10  # width of what is connected, and a part of a trace for certain
 STEEP_MM = 1.3  # a run of ink in a column that is higher is no baseline
 REACH_MM = 32  # that a trace may go up and down from its baseline
 CLOSEST_MM = 7  # rows are not nearer
-ALONG, UPRIGHT, AWAY = 0.01, 0.006, 0.002  # costs of a pixel of ink, and of a mm from the baseline
-TAKEN = 0.1  # cost of a pixel that another row's trace runs along
+ALONG, UPRIGHT, AWAY = 0.01, 0.003, 0.002  # costs of a pixel of ink, and of a mm from the baseline
+TAKEN = 0.4  # cost of a pixel that another row's trace runs along
 BASELINE_MM = 50  # the baseline is the median of so much of a trace
 
 
@@ -132,13 +132,20 @@ def measure(ink, paths, px_per_mm):
     above = np.maximum.accumulate(np.where(mask, y, -len(ink)), axis=0)
     below = np.minimum.accumulate(np.where(mask, y, 2 * len(ink))[::-1], axis=0)[::-1]
     x, result = np.arange(ink.shape[1]), []
-    for path in np.clip(paths, 0, len(ink) - 1):
-        low, high = path.min(axis=1) - 1, path.max(axis=1) + 1
+    lows, highs = paths.min(axis=2), paths.max(axis=2)
+    for row, path in enumerate(np.clip(paths, 0, len(ink) - 1)):
+        low, high = lows[row] - 1, highs[row] + 1
         up, down = above[path[:, 1], x], below[path[:, 1], x]
         there = np.where(path[:, 1] - up <= down - path[:, 1], up, down)
         good = (there >= low) & (there <= high)
         there = np.where(good, there, 0)
         first, last = top[there, x], bottom[there, x]
+        for other in (row - 1, row + 1):  # a run that is a neighbour's, too, is shared
+            if 0 <= other < len(paths):
+                below_it, above_it = lows[other] > high, highs[other] < low
+                last = np.where(below_it, np.minimum(last, (highs[row] + lows[other]) // 2), last)
+                first = np.where(above_it, np.maximum(first, (lows[row] + highs[other]) // 2),
+                                 first)
         edges = (first - _part(ink, first, -1, x), last + _part(ink, last, 1, x))
         result.append(_heights(*(np.where(good, edge, np.nan) for edge in edges), px_per_mm))
     return np.stack(result)
@@ -168,9 +175,10 @@ def _heights(top, bottom, px_per_mm):
         (1 - part) * narrow(each, int(2 * wide) + 1) + part * narrow(each, int(2 * wide) + 3)
         for narrow, each in ((maximum_filter1d, upper), (minimum_filter1d, lower)))
     away = int(wide) + 2
-    around = (middle[np.maximum(np.arange(len(top)) - away, 0)]
-              + middle[np.minimum(np.arange(len(top)) + away, len(top) - 1)]) / 2
-    tip = np.where(np.abs(upper - around) > np.abs(lower - around), upper, lower)
-    heights = np.where(lower - upper > 0.5, tip, (upper + lower) / 2)
+    left = middle[np.maximum(np.arange(len(top)) - away, 0)]
+    right = middle[np.minimum(np.arange(len(top)) + away, len(top) - 1)]
+    up, down = np.minimum(left, right) - upper, lower - np.maximum(left, right)
+    heights = np.where((up > 0.5) & (up > down), upper, (upper + lower) / 2)
+    heights = np.where((down > 0.5) & (down >= up), lower, heights)
     heights[~there] = np.nan
     return heights
