@@ -1,21 +1,22 @@
 """Predict the test records' pictures with the best model: data.root/val/*.png -> answer.csv, .zip.
 
-With --input, ECGs of your own instead: a MAT, WFDB, CSV or NPY file, or a folder of them.
+With --input, ECGs of your own instead: MAT, WFDB, CSV or NPY files, or folders of them.
 """
-import io
 import os
-import zipfile
+import sys
 import zlib  # noqa: F401  before Paddle, see models/device.py
-from dataclasses import dataclass
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH leaves it out
+os.environ['MPLBACKEND'] = 'agg'  # one that is not there would end the import of matplotlib
 
 import numpy as np
-import pandas as pd
 
-from models import build_model, checkpoint
+from models import best_model
 from models import device as devices
 from models.inference import CHECKED, fastest_network, predict_logits, several_views
-from models.weights import set_weights
+from models.trained import load_trained
 from utils.answers import calibration, metrics, tasks
+from utils.answers.answer import refuse_foreign, write_answer
 from utils.ecg import inputs
 from utils.pictures import drawn, loading
 from utils.pictures.render import settings_of, shape_of
@@ -24,77 +25,42 @@ from utils.running import errors, files, log, machine, settings
 from utils.running.errors import UserError
 
 SUSPICIOUS_FROM = 5  # records that all get the same answer
-ZIP_DATE = (2021, 11, 15, 0, 0, 0)  # fixed: the same answer gives the same bytes, known as ours
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A best_model, and with it everything that decides an answer.
-
-    config: settings.Config that it was trained with; models: list of paddle.nn.Layer, whose mean
-    answers; targets, margins: of the records that it was not trained on; threshold, temperature:
-    floats, or arrays (12,): probabilities, and what log-odds are divided by before
-    """
-    folder: str
-    config: settings.Config
-    task: tasks.Task
-    models: list
-    iteration: int
-    thresholds: object
-    temperature: object
-    targets: np.ndarray
-    margins: np.ndarray
-
-    def answer(self, names, margins, truth, width=0.0):
-        """report.Answer for some log-odds, as tasks.margins_of() gives them."""
-        return report.Answer(self.task, names, tasks.probabilities_of(margins / self.temperature),
-                             self.thresholds, truth, width)
-
-    @property
-    def known(self):
-        """The report.Answer for the records that it was not trained on."""
-        return self.answer(self.targets, self.margins, self.targets)
 
 
 def main():
     arguments, config = settings.parse_arguments(__doc__, add_arguments)
+    folder = which_model(arguments, config)
     devices.import_paddle()
     errors.handle_signals()
     device, words = devices.choose_device(config.device)
     print(words)
     print(settings.describe(config))
-    trained = load_trained(arguments.model or config.output, config.predict.threshold)
+    trained = load_trained(folder, config.task, config.predict.threshold)
+    print(trained.describe())
     answer, table = where_to_write(arguments, config)
 
     # The pictures.
-    workers, task = machine.workers_of(config.data.workers), trained.task
+    workers = machine.workers_of(config.data.workers)
     if arguments.input is not None:
         names, pictures, unread = read_inputs(arguments, trained.config.render, workers)
     else:
         names, pictures, unread = list_test_pictures(arguments, config.data.root, trained.config)
-    truth = read_truth(arguments.reference, names, unread, task)
-    network, margins = predict(trained, pictures, device, config, workers)
+    truth = read_truth(arguments.reference, names, unread, trained.task)
+    network, logits = predict(trained, pictures, device, config, workers)
     known = trained.known
     band = calibration.find_band(known.confidence, ~known.wrong, config.predict.sure)
-    answered = trained.answer(names, margins, truth, band.width)
+    answered = trained.answer(names, logits, truth, band.width)
 
     # The answer. answer.csv comes last: when it is there, all of it is.
-    columns = task.class_names if task.multi_label else ('abnormal',)
-    frame = pd.DataFrame(answered.probabilities.reshape(len(names), -1), columns=columns).round(6)
-    frame.insert(0, 'name', names)
-    frame['unsure'] = answered.unsure.astype(int)
-    files.write_table(table, frame)
-    write_answer(answer, tasks.answer_text(names, answered.decisions, task,
+    files.write_table(table, answered.table())
+    write_answer(answer, tasks.answer_text(names, answered.decisions, trained.task,
                                            config.predict.answer_format))
     print(f'Save to {answer}')
-    tell_counts(answered.decisions, task)
+    tell_counts(answered.decisions, trained.task)
     worth = calibration.describe(band, config.predict.sure)
     print(f'{answered.unsure.sum()} unsure; {worth}')
     if truth is not None:
-        print(f'scores on {len(truth)} records:')
-        for line in metrics.describe(truth, answered.probabilities, trained.thresholds,
-                                     trained.config.seed, task):
-            print(line)
+        tell_scores(answered, trained.config.seed)
     if arguments.report:
         write_report(arguments, config, trained, answered, band, (network, pictures))
     if unread:
@@ -114,60 +80,22 @@ def add_arguments(parser):
                         help='write output/report.html, to look at, in English or Chinese')
     parser.add_argument('--report-records', type=int, default=60, metavar='N',
                         help='with --report: how many ECGs are drawn and explained (default: 60)')
-    parser.add_argument('--input', metavar='PATH',
-                        help='your own ECGs: a .mat, .hea, .csv or .npy file, or a folder of them')
+    parser.add_argument('--input', metavar='PATH', nargs='+', action='extend',
+                        help='your own ECGs: .mat, .hea, .csv, .npy ... files, folders of them')
     parser.add_argument('--sampling-rate', type=float, metavar='HZ',
                         help='with --input: of files that do not say it, such as CSV and NPY')
     parser.add_argument('--unit', choices=('mV', 'uV'), help='with --input: as --sampling-rate')
 
 
-def load_trained(path, threshold):
-    """The Trained in the folder `path`; threshold: predict.threshold."""
-    networks, config, kept = checkpoint.load_best(path)
-    folder, task = checkpoint.find_best(path), tasks.TASKS[config.task]
-    if task.number == 3:
-        raise UserError(f'{folder}: has learnt from made-up ECGs alone, expected a model of task 1 '
-                        f'or 2; start from it: train.py -o model.pretrained={folder}')
-    thresholds = read_thresholds(kept, threshold, folder, task)
-    temperature = read_temperature(kept, folder, task)
-    models = [build_model(config.model.name, len(task.class_names), config.seed)
-              for _ in networks]
-    for model, weights in zip(models, networks):
-        set_weights(model, weights, folder)
-    print(f'{folder}: task {task.number}, {len(models)} {config.model.name}, iteration '
-          f'{kept["iteration"]}, validation F1 {kept["validation"]["f1"]:.4f}, threshold '
-          f'{np.round(thresholds, 4).tolist()}')
-    return Trained(folder, config, task, models, kept['iteration'], thresholds, temperature,
-                   *tasks.of_validation_table(checkpoint.load_validation(folder, task), task))
-
-
-def read_thresholds(kept, wanted, folder, task):
-    """The threshold that predict.threshold names: the one kept in best_model, or a number.
-
-    Returns: float for task 1, float array (12,) for task 2
-    """
-    count = len(task.class_names) if task.multi_label else 1
-    if wanted != 'auto':
-        return np.full(count, wanted) if task.multi_label else wanted
-    return read_numbers(kept.get('threshold'), count, f'{folder}: the threshold')
-
-
-def read_temperature(kept, folder, task):
-    """What the log-odds are divided by: float, or for task 2 also float array (12,); 1 of a model
-    that has none, since it is of an earlier version."""
-    temperature = kept.get('temperature', 1.0)
-    count = len(task.class_names) if isinstance(temperature, list) and task.multi_label else 1
-    return read_numbers(temperature, count, f'{folder}: the temperature')
-
-
-def read_numbers(value, count, what):
-    """A float above 0, or an array of `count` of them; `what` names it where it is neither."""
-    numbers = np.asarray(value, dtype=object)
-    if numbers.shape != (() if count == 1 else (count,)) or \
-            not all(isinstance(each, float) and 0 < each < np.inf for each in numbers.flat):
-        raise UserError(f'{what} in {checkpoint.METRICS} is {value}, expected {count} number(s); '
-                        'copy the whole folder again, or train anew')
-    return numbers.astype(float) if count > 1 else float(numbers)
+def which_model(arguments, config):
+    """The folder of the model that is asked: for own ECGs, where nothing was trained, the one that
+    comes along."""
+    chosen = arguments.model or config.output
+    if arguments.model or arguments.input is None or best_model.has_best(chosen):
+        return chosen
+    print(f'{chosen}: nothing was trained there, so the model that comes along answers, which has '
+          'learnt from PTB-XL; to ask another one: --model PATH')
+    return best_model.COMES_ALONG
 
 
 def where_to_write(arguments, config):
@@ -185,28 +113,10 @@ def where_to_write(arguments, config):
     if os.path.abspath(answer) == os.path.abspath(table):
         raise UserError(f'{answer}: holds the probabilities; choose another name for the answer '
                         'with -o predict.answer=NAME.csv')
-    packed = f'{os.path.splitext(answer)[0]}.zip'
-    if os.path.lexists(packed) and not is_own_zip(packed, answer):
-        raise UserError(f'{packed}: would be replaced, and is no earlier answer of predict.py; '
-                        'move it away, or choose another name with -o predict.answer=NAME.csv')
-    if os.path.lexists(answer) and not os.path.lexists(packed):
-        raise UserError(f'{answer}: would be replaced, and is no earlier answer of predict.py, '
-                        f'which has {packed} beside it; move it away, or choose another name with '
-                        '-o predict.answer=NAME.csv')
+    refuse_foreign(answer)
     for folder in (os.path.dirname(answer), config.output):
         os.makedirs(folder or '.', exist_ok=True)
     return answer, table
-
-
-def is_own_zip(path, answer):
-    """Whether write_answer() wrote the zip `path` beside `answer`."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, OSError):
-        return False
-    return [(each.filename, each.date_time) for each in members] == \
-        [(os.path.basename(answer), ZIP_DATE)]
 
 
 def list_test_pictures(arguments, root, trained):
@@ -240,8 +150,7 @@ def read_inputs(arguments, render, workers):
         print(f'note: {note}')
     if not names:
         raise UserError(*[line for _, line in problems])
-    for _, line in problems:
-        errors.say_error(line)
+    errors.say_errors([line for _, line in problems])
     return names, pictures, {name for name, _ in problems}
 
 
@@ -259,40 +168,24 @@ def read_truth(path, names, unread, task):
 def predict(trained, pictures, device, config, workers):
     """Ask the fastest network about all pictures.
 
-    Returns: (network, margins): the function that answered; as tasks.margins_of() gives them
+    Returns: (network, logits): the function that answered; float32 array (n, classes)
     """
-    task, size = trained.task, config.predict.batch_size
-    limits = tasks.probabilities_of(tasks.log_odds(trained.thresholds) * trained.temperature)
-    try:
+    size, rule = config.predict.batch_size, trained.rule
+    limits = tasks.log_odds(rule.thresholds) * rule.temperature
+    with devices.out_of_memory_says(
+            f'out of memory on {device} with predict.batch_size {size}; lower it: -o '
+            f'predict.batch_size={max(size // 2, 1)} / 显存或内存不足：请减小 predict.batch_size'):
         first = np.stack([pictures.read(index, 0)
                           for index in range(min(CHECKED, size, len(pictures)))])
-        network, notes = fastest_network(trained.models, task, limits, device,
+        network, notes = fastest_network(trained.models, trained.margins_of, limits, device,
                                          config.predict.precision, first)
         print('\n'.join(notes))
         with log.bar(len(pictures), 'predicting', 'records') as bar:
             logits = predict_logits(several_views(network, config.predict.views), pictures, size,
                                     workers, bar.update)
-    except (RuntimeError, MemoryError, SystemError) as error:
-        if not devices.is_out_of_memory(error):
-            raise
-        raise UserError(f'out of memory on {device} with predict.batch_size {size}; lower it: -o '
-                        f'predict.batch_size={max(size // 2, 1)} / 显存或内存不足：请减小 '
-                        'predict.batch_size') from None
     if not np.isfinite(logits).all():
         raise UserError('the network answers NaN or infinite values; train anew')
-    return network, tasks.margins_of(logits, task)
-
-
-def write_answer(path, text):
-    """Write answer.csv and, as the competition takes it, answer.zip beside it."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, 'w', zipfile.ZIP_DEFLATED) as archive:
-        entry = zipfile.ZipInfo(os.path.basename(path), ZIP_DATE)
-        entry.compress_type = zipfile.ZIP_DEFLATED
-        entry.external_attr = 0o644 << 16
-        archive.writestr(entry, text)
-    files.write_bytes(f'{os.path.splitext(path)[0]}.zip', packed.getvalue())
-    files.write_text(path, text)
+    return network, logits
 
 
 def tell_counts(decisions, task):
@@ -304,6 +197,14 @@ def tell_counts(decisions, task):
             np.count_nonzero(counts) == 1:
         print(f'warning: every record is {task.class_names[int(counts.argmax())]}; look at '
               'validation.png whether the model has learnt anything, before you upload this')
+
+
+def tell_scores(answered, seed):
+    """Print how good the answer is, where the truth is known."""
+    print(f'scores on {len(answered.truth)} records:')
+    for line in metrics.describe(answered.truth, answered.probabilities, answered.thresholds, seed,
+                                 answered.task):
+        print(line)
 
 
 def write_report(arguments, config, trained, answered, band, asked):

@@ -1,7 +1,11 @@
 """Draw each MAT record as a PNG: data.source -> data.root/train/NAME.png and .../val/NAME.png."""
 import os
+import sys
 import zlib
 from contextlib import closing
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # PYTHONSAFEPATH leaves it out
+os.environ['MPLBACKEND'] = 'agg'  # one that is not there would end the import of matplotlib
 
 from utils.ecg import records
 from utils.pictures.render import MANIFEST, encode_png, read_stamp, renderer_of, settings_of
@@ -16,11 +20,12 @@ def main():
     with files.lock_folder(config.data.root, 'data.root'):
         files.clear_partials(config.data.root)
         source = find(config)
+        manifest_path = os.path.join(config.data.root, MANIFEST)
+        before = (files.read_json(manifest_path) or {}).get('copied', {})
         manifest = {**settings_of(config.render), 'source': source.folder,
                     'command': settings.command('process.py', arguments),
                     'train': list(source.train), 'val': list(source.val),
-                    'not_drawn': {'train': [], 'val': []}, 'finished': False}
-        manifest_path = os.path.join(config.data.root, MANIFEST)
+                    'not_drawn': {'train': [], 'val': []}, 'copied': before, 'finished': False}
         files.write_json(manifest_path, manifest)  # before drawing: what should be there
         problems = []
         for part, found in (('train', source.train), ('val', source.val)):
@@ -28,8 +33,8 @@ def main():
         for part, name, problem in draw_all(source, config):
             manifest['not_drawn'][part].append(name)
             problems.append(problem)
-        reference = copy_labels(source.reference, config.data.root)
-        wrong_labels = draw_examples(source, reference, config, manifest['not_drawn']['train'])
+        manifest['copied'] = copy_tables(source, config.data.root, before)
+        wrong_labels = draw_examples(source, config, manifest['not_drawn']['train'])
         files.write_json(manifest_path, {**manifest, 'finished': True})
     return conclude(problems, wrong_labels, settings.command('train.py', arguments))
 
@@ -114,38 +119,52 @@ def draw(job):
         return 'error', [errors.describe_os_error(error)]
 
 
-def copy_labels(reference, root):
-    """Put the labels beside the pictures, as they are: train.py reads them there.
+def copy_tables(source, root, before):
+    """Put labels and patients beside the pictures, as they are: train.py reads them there. Where
+    the source has none, a copy of an earlier source's goes.
 
-    Returns: their path there, or None where there are none
+    before: {file name: CRC-32} of what an earlier run has copied
+    Returns: the same of this run
     """
-    target = os.path.join(root, records.REFERENCE)
-    if reference is None:
-        if os.path.exists(target):
-            print(f'{target}: the labels that are there already stay, the source has none')
-            return target
+    copied = {}
+    for name, path in ((records.REFERENCE, source.reference), (records.PATIENTS, source.patients)):
+        target = os.path.join(root, name)
+        data, there = (read_if_there(each) for each in (path, target))
+        if path and not (there is not None and os.path.samefile(path, target)):
+            files.write_bytes(target, data)
+            copied[name] = zlib.crc32(data)
+        elif not path and there is not None and before.get(name) == zlib.crc32(there):
+            os.remove(target)
+            print(f'{target}: removed, it was of another source; {source.folder} has none')
+        elif not path and there is not None:
+            print(f'{target}: what is there already stays, {source.folder} has none')
+    return copied
+
+
+def read_if_there(path):
+    """The bytes of a file; None for None, and where there is none."""
+    if path is None or not os.path.exists(path):
         return None
-    patients = os.path.join(os.path.dirname(reference), records.PATIENTS)
-    for path, copy in ((reference, target), (patients, os.path.join(root, records.PATIENTS))):
-        if os.path.exists(path) and not (os.path.exists(copy) and os.path.samefile(path, copy)):
-            with open(path, 'rb') as file:
-                files.write_bytes(copy, file.read())
-    return target
+    with open(path, 'rb') as file:
+        return file.read()
 
 
-def draw_examples(source, reference, config, not_drawn):
+def draw_examples(source, config, not_drawn):
     """Write data.root/examples.png: a few normal and abnormal ECGs, as a person knows them.
 
-    Returns: list of str, what is wrong with the labels
+    Returns: list of str, what is wrong with the labels or the patients
     """
-    if not reference or not source.train:
+    reference = os.path.join(config.data.root, records.REFERENCE)
+    if not os.path.exists(reference) or not source.train:
         return []
     from utils.answers import tasks
+    from utils.pictures import loading
     from utils.reports import plots
     task = tasks.TASKS[config.task]
     names = sorted(source.train)
     try:
         targets = tasks.read_reference(reference, names, task)
+        loading.read_patients(config.data.root, names)
     except UserError as error:
         return list(error.lines)
     drawn = [(tasks.is_abnormal(target, task), name, tasks.words_for(target, task))
@@ -162,15 +181,15 @@ def draw_examples(source, reference, config, not_drawn):
 
 def conclude(problems, wrong_labels, next_command):
     """Say what is wrong or what comes next; returns the exit code."""
-    for problem in problems + wrong_labels:
-        errors.say_error(problem)
+    errors.say_errors(problems)
+    errors.say_errors(wrong_labels)
     if problems:
         errors.say_error(f'{len(problems)} records could not be drawn, they are named above; mend '
                          'or remove them (and their lines in trainreference.csv), then run '
                          'process.py again')
     if wrong_labels:
-        errors.say_error('the labels are not right, and train.py will refuse them; mend them, then '
-                         'run process.py again')
+        errors.say_error('the labels or patients are not right, and train.py will refuse them; '
+                         'mend them, then run process.py again')
     if problems or wrong_labels:
         return 2
     print(f'next: {next_command}')

@@ -7,7 +7,7 @@ import time
 import pandas as pd
 
 from benchmarks.pictures import mat_files
-from models import build_model, checkpoint
+from models import best_model, build_model
 from models.weights import weights_of
 from utils.running import settings
 from utils.running.errors import UserError
@@ -50,7 +50,7 @@ def keep_model(folder, overrides):
     config = settings.load(os.path.join(PROJECT, 'config.yml'), overrides)
     os.makedirs(os.path.dirname(folder))
     metrics = {'epoch': 1, 'iteration': 1, 'threshold': 0.5, 'validation': {'f1': 0.0}}
-    checkpoint.save_best(folder, [weights_of(build_model(config.model.name, 2, 0))], config,
+    best_model.save_best(folder, [weights_of(build_model(config.model.name, 2, 0))], config,
                          metrics, pd.DataFrame({'name': ['A'], 'abnormal: truth': [1],
                                                 'abnormal: log-odds': [0.5]}))
 

@@ -25,11 +25,14 @@ from utils.running.settings import Config
 SIZE, BATCH = 64, 32
 RECORDS, TRAINED = 1600, 1440  # labelled ones, and those of them that train
 CARDS = (100, 300, 600)  # pictures of 640 pixels that a card trains on in a second
+SMALL, SMALL_ITERATIONS = 32, 1020  # for what an iteration costs beside its step
 SAVE_SECONDS = 20  # from one save to the next while we measure: often enough for a median
 
 
 def compare(source, folder, arguments):
     """Yields: rows"""
+    small = label_all(source, os.path.join(folder, 'iteration'), SMALL, 400)
+    yield describe_iteration(trace_iteration(small, SMALL_ITERATIONS))
     root = label_all(source, os.path.join(folder, 'overhead'), SIZE, RECORDS)
     seconds, told = trace(root, BATCH, arguments.epochs * (TRAINED // BATCH), arguments.model)
     yield from describe(told, seconds)
@@ -47,16 +50,40 @@ def compare(source, folder, arguments):
                f'{share(whole):>36.2%}')
 
 
+def trace_iteration(root, iterations):
+    """What iteration.py tells of pictures of SMALL, in a process of its own."""
+    return watched('benchmarks.iteration', root, [
+        f'render.size={SMALL}', 'train.batch_size=2', f'train.iters={iterations}',
+        f'train.eval_interval={iterations}'])[1]
+
+
+def describe_iteration(told):
+    """A row: the medians, and the median of what each pair of neighbours is."""
+    ratios = [ours / bare for ours, bare in zip(told['loop'], told['bare'])]
+    return (f"train.py's iteration beside the bare step, on the interpreter's scale: "
+            f"{typical(told['loop']) * 1e3:.1f} ms, {typical(told['bare']) * 1e3:.1f} ms: "
+            f'{typical(ratios):.2f} times')
+
+
 def trace(root, batch, iterations, model):
     """Run train.py on pictures of SIZE in a process of its own.
 
     Returns: (seconds of the whole process, what traced.py tells)
     """
+    return watched('benchmarks.traced', root, [
+        f'render.size={SIZE}', f'model.name={model}', f'train.batch_size={batch}',
+        f'train.iters={iterations}', f'train.save_interval={SAVE_SECONDS / 60}'])
+
+
+def watched(module, root, overrides):
+    """Run train.py under one of our watching modules.
+
+    Returns: (seconds of the whole process, what the module tells)
+    """
     result = os.path.join(root, 'traced.json')
-    command = [sys.executable, '-m', 'benchmarks.traced', result, *options([
-        f'data.root={root}', f'output={root}/output', 'device=cpu', f'render.size={SIZE}',
-        f'model.name={model}', 'model.pretrained=none', f'train.batch_size={batch}',
-        f'train.iters={iterations}', f'train.save_interval={SAVE_SECONDS / 60}'])]
+    command = [sys.executable, '-m', module, result, *options([
+        f'data.root={root}', f'output={root}/output', 'device=cpu', 'model.pretrained=none',
+        *overrides])]
     start = time.perf_counter()
     done = subprocess.run(command, cwd=PROJECT, text=True, capture_output=True)
     seconds = time.perf_counter() - start

@@ -1,4 +1,5 @@
-"""How often an explanation points at what utils.datasets.demo changed: the model against random weights.
+"""How often an explanation points at what utils.datasets.demo changed: the model against random
+weights.
 
 python -m benchmarks.pointing output/demo-task2   (a model that make demo TASK=2 trained)
 
@@ -10,7 +11,7 @@ import zlib  # noqa: F401  before Paddle, see models/device.py
 
 import pandas as pd
 
-from models import build_model, checkpoint, device
+from models import best_model, build_model, device
 from models.inference import plain_network
 from models.weights import set_weights
 from utils.answers import explanation, tasks
@@ -34,7 +35,7 @@ def main():
     parser.add_argument('--each', type=int, default=40, help='ECGs of each kind (default 40)')
     arguments = parser.parse_args()
     device.import_paddle()
-    networks, config, kept = checkpoint.load_best(arguments.model)
+    networks, config, kept = best_model.load_best(arguments.model)
     task = tasks.TASKS[config.task]
     trained, blind = (build_model(config.model.name, len(task.class_names), config.seed + add)
                       for add in (0, 1))
@@ -64,8 +65,9 @@ def ask(finding, trained, blind, model, wanted):
         margins = tasks.margins_of(trained(picture[None]), task)
         right = (margins >= limits).reshape(-1)[label] and truth[column]
         if right:
-            rows.append({'finding': group, **judge(truth[column].split(), [
-                explanation.explain(each, picture, flat, task) for each in (trained, blind)], label)})
+            explained = [explanation.explain(each, picture, flat, task)
+                         for each in (trained, blind)]
+            rows.append({'finding': group, **judge(truth[column].split(), explained, label)})
     return rows
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.measure import alternate
-from models import build_model, checkpoint, device, to_input
+from models import best_model, build_model, checkpoint, device, to_input
 from models.optimizer import make_optimizer
 from models.weights import Average, set_state, set_weights, state_arrays, weights_of
 from utils.running import settings
@@ -29,7 +29,7 @@ def compare(folder, arguments):
 
     def save_best():
         metrics = {'epoch': 1, 'iteration': 1, 'validation': {'f1': 0.0}}
-        checkpoint.save_best(best, [weights_of(model)], config, metrics,
+        best_model.save_best(best, [weights_of(model)], config, metrics,
                              pd.DataFrame(columns=['name']))
 
     ways = {
@@ -38,7 +38,7 @@ def compare(folder, arguments):
         'going on from output/last': lambda: set_state(average, optimizer, scaler,
                                                        checkpoint.load_last(last)[1], last),
         'saving output/best_model': save_best,
-        'loading output/best_model': lambda: set_weights(model, checkpoint.load_best(best)[0][0],
+        'loading output/best_model': lambda: set_weights(model, best_model.load_best(best)[0][0],
                                                          best)}
     for name, seconds in alternate(ways, arguments.runs, time.perf_counter).items():
         place = best if 'best' in name else last

@@ -59,8 +59,9 @@ def of_paddle(kind, what, pixels, name):
     if what == 'predict':
         if kind == 'paddle':
             network = inference.plain_network(model)
-        else:  # a threshold far from all answers, so that bf16 asks nothing again
-            network, notes = inference.fastest_network([model], task, 1 - 1e-9, 'cpu', kind, pixels)
+        else:  # a limit far from all answers, so that bf16 asks nothing again
+            network, notes = inference.fastest_network(
+                [model], lambda logits: tasks.margins_of(logits, task), 20.0, 'cpu', kind, pixels)
             if not notes[0].startswith(f'oneDNN in {kind}'):
                 sys.exit('; '.join(notes))
         return lambda: network(pixels)

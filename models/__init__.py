@@ -1,4 +1,8 @@
-"""The network: a ResNet of paddle.vision.models with a head for the task's classes."""
+"""Paddle, which nothing else knows: the network, its training, its checkpoints, its answers.
+
+Imports every room of utils. Here: the network, a ResNet of paddle.vision.models with a head for the
+task's classes.
+"""
 
 IMAGENET_MEAN = 0.449  # of the three channels' (0.485, 0.456, 0.406), since ours are equal
 IMAGENET_STD = 0.226

@@ -11,7 +11,7 @@ import tempfile
 import numpy as np
 
 from models import normalise, to_input
-from utils.answers.tasks import log_odds, margins_of, probabilities_of
+from utils.answers.tasks import probabilities_of
 from utils.pictures import loading
 from utils.pictures.augment import shift_in_time
 from utils.running import machine
@@ -71,11 +71,12 @@ def predict_logits(network, pictures, batch_size, workers, on_batch=None):
     return np.concatenate(logits)
 
 
-def fastest_network(models, task, thresholds, device, precision, pixels):
+def fastest_network(models, margins_of, limits, device, precision, pixels):
     """The fastest network that answers as the plain one does, on the pictures it is tried with.
 
-    models: list of paddle.nn.Layer, whose mean is asked for; task: tasks.Task; thresholds: as
-    tasks.decide() takes them
+    models: list of paddle.nn.Layer, whose mean is asked for; margins_of: function, logits as
+    log-odds of the task, see tasks.margins_of(); limits: log-odds, float or array (classes,), where
+    the answer changes
     device: 'cpu' or 'gpu:N'; precision: 'fp32' or 'bf16'; pixels: uint8 array (n, height, size)
     Returns: (network, notes); network: function, as plain_network() returns it; notes: list of str,
         what runs, and why what was asked for does not
@@ -91,7 +92,7 @@ def fastest_network(models, task, thresholds, device, precision, pixels):
         notes.append('fp32: this CPU has no bf16 instructions (avx512_bf16 or amx_bf16)')
     try:
         fast = mean_of([_make_fast(model, precision, pixels.shape[1:]) for model in models])
-        difference = _compare(fast(pixels), plain(pixels), task, TOLERANCE[precision])
+        difference = _compare(fast(pixels), plain(pixels), margins_of, TOLERANCE[precision])
     except Exception as error:  # Paddle's C++ side can raise anything; the plain network works
         why = str(error).strip().partition('\n')[0]
         return plain, notes + [f'plain network, slower: oneDNN in {precision} does not: {why}']
@@ -99,17 +100,15 @@ def fastest_network(models, task, thresholds, device, precision, pixels):
                  f'most {difference:.1e} on {len(pixels)} pictures')
     if precision == 'bf16':
         notes.append('what bf16 puts near a threshold is asked again in fp32')
-        return _ask_again(fast, plain, task, thresholds), notes
+        return _ask_again(fast, plain, margins_of, limits), notes
     return fast, notes
 
 
-def _ask_again(fast, exact, task, thresholds):
+def _ask_again(fast, exact, margins_of, limits):
     """A network that answers as `fast`, and near a threshold as `exact`, so that tags are equal."""
-    limits = log_odds(thresholds)
-
     def network(pixels):
         logits = fast(pixels)
-        near = np.abs(margins_of(logits, task) - limits).reshape(len(logits), -1) < UNSURE
+        near = np.abs(margins_of(logits) - limits).reshape(len(logits), -1) < UNSURE
         unsure = np.flatnonzero(near.any(axis=1))
         if len(unsure):
             logits[unsure] = exact(pixels[unsure])
@@ -117,13 +116,13 @@ def _ask_again(fast, exact, task, thresholds):
     return network
 
 
-def _compare(logits, expected, task, tolerance):
+def _compare(logits, expected, margins_of, tolerance):
     """The largest difference of two networks' probabilities; an error where it is too large.
 
     A network that is sure of everything has equal probabilities whatever happens to its logits,
     so both are looked at.
     """
-    ours, theirs = (probabilities_of(margins_of(each, task)) for each in (logits, expected))
+    ours, theirs = (probabilities_of(margins_of(each)) for each in (logits, expected))
     difference = float(np.abs(ours - theirs).max())
     of_logits = float(np.abs(logits - expected).max() / max(1.0, np.abs(expected).max()))
     if not (difference <= tolerance and of_logits <= 10 * tolerance):

@@ -1,5 +1,9 @@
-"""The optimizer that config.train names, and the learning rate as a function of the iteration."""
+"""The optimizer that config.train names, the learning rate as a function of the iteration, and the
+scale of the loss in mixed precision.
+"""
 import math
+
+NEVER = 2**31 - 1  # steps in a row that overflow, until Paddle itself would make the scale smaller
 
 
 def make_optimizer(train, model):
@@ -35,3 +39,38 @@ def learning_rate(iteration, train):
     done = min((iteration - 1 - train.warmup_iters) / span, 1.0)
     left = 0.5 * (1 + math.cos(math.pi * done)) if train.decay == 'cosine' else 1 - done
     return train.end_learning_rate + (train.learning_rate - train.end_learning_rate) * left
+
+
+def make_scaler(enable):
+    """What keeps gradients within the range of fp16: PaddlePaddle's GradScaler, see update_scale().
+
+    Returns: paddle.amp.GradScaler, which does nothing where it is not enabled
+    """
+    import paddle
+    return paddle.amp.GradScaler(enable=enable, decr_every_n_nan_or_inf=NEVER)
+
+
+def load_scaler(scaler, arrays):
+    """Give a scaler the state that another had.
+
+    arrays: {key: numpy array} of its state_dict(); empty after training without mixed precision
+    """
+    if arrays:
+        state = {key: value if value.ndim else value.item() for key, value in arrays.items()}
+        scaler.load_state_dict({**state, 'decr_every_n_nan_or_inf': NEVER})
+
+
+def update_scale(scaler):
+    """What follows scaler.step(): after many good steps the scale doubles; where the step was
+    skipped because a gradient was not finite, it halves.
+
+    Paddle 2.6 and 3.3 would print the scale before they halve it, which NumPy from 2.4 on refuses.
+    Returns: float, the new scale, where the step was skipped, else None
+    """
+    scaler.update()
+    if not scaler.is_enable() or not scaler._decr_count:  # state_dict() waits for the device
+        return None
+    state = scaler.state_dict()
+    scale = state['scale'] * state['decr_ratio']
+    scaler.load_state_dict({**state, 'scale': scale, 'decr_count': 0})
+    return scale.item()

@@ -5,9 +5,7 @@ import socket
 from pathlib import Path
 from urllib.parse import urlparse
 
-import numpy as np
-
-from models import checkpoint
+from models import best_model
 from utils.answers import tasks
 from utils.pictures.render import settings_of
 from utils.running.errors import UserError
@@ -19,38 +17,43 @@ CONNECT_SECONDS = 10
 def load_pretrained(model, name, pretrained, drawn_with, task):
     """Load the weights that config.model.pretrained names into a freshly built model.
 
-    model: paddle.nn.Layer; name: str, e.g. 'resnet50'; pretrained: 'imagenet', 'none' or the path
-        of a .pdparams file or of a best_model folder; drawn_with: dict, render.settings_of()
-    task: tasks.Task; after made-up ECGs its head begins with what their network answers
+    model: paddle.nn.Layer; name: str, e.g. 'resnet50'; pretrained: 'imagenet', 'ptbxl' (the model
+        that comes along), 'none' or the path of a .pdparams file or of a best_model folder
+    drawn_with: dict, render.settings_of()
+    task: tasks.Task; after a network of task 3 its head begins with what that answers
     Returns: list of str, what was loaded, and a warning where an earlier best_model was trained on
         pictures that were drawn otherwise
     Raises: UserError where there are no useful weights: never a silent random start
     """
     if pretrained == 'none':
         return ['random start: model.pretrained is none']
-    path, notes = imagenet_weights(name) if pretrained == 'imagenet' else pretrained, []
+    named = {'imagenet': lambda: imagenet_weights(name), 'ptbxl': lambda: best_model.COMES_ALONG}
+    path, notes = named.get(pretrained, lambda: pretrained)(), []
     if os.path.isdir(path):
-        networks, trained, _ = checkpoint.load_best(path)
+        networks, trained, _ = best_model.load_best(path)
         weights = networks[0]
+        if trained.model.name != name:
+            raise UserError(f'model.pretrained: {path} is a {trained.model.name}, trained on '
+                            f'pictures of {trained.render.size} pixels, and model.name is {name}; '
+                            f'draw and train with -o model.name={trained.model.name} -o '
+                            f'render.size={trained.render.size}')
         notes = _compare_drawing(path, settings_of(trained.render), drawn_with)
         if trained.task == 3 and task.number != 3:
-            weights = {**weights, **_first_head(model, weights, tasks.head_of_start(task))}
+            weights = {**weights, **_first_head(weights, tasks.head_of_start(task))}
     elif os.path.isfile(path):
-        weights = checkpoint.read_weights(path)
+        weights = best_model.read_weights(path)
     else:
-        raise UserError(f'model.pretrained: {path} does not exist; expected imagenet, none, or the '
-                        'path of a .pdparams file or of a best_model folder')
+        raise UserError(f'model.pretrained: {path} does not exist; expected imagenet, ptbxl, none, '
+                        'or the path of a .pdparams file or of a best_model folder')
     return [_copy_usable(model, name, weights, path)] + notes
 
 
-def _first_head(model, weights, from_start):
-    """The head with which a task begins after made-up ECGs: {name: float32 array}.
+def _first_head(weights, from_start):
+    """The head with which a task begins after task 3: {name: float32 array}.
 
-    from_start: as tasks.head_of_start(); a class that it does not know keeps its random weights
+    from_start: as tasks.head_of_start()
     """
-    known = from_start.any(axis=0)
-    return {key: np.where(known, weights[key] @ from_start, model.state_dict()[key].numpy())
-            for key in weights if key.startswith(HEAD)}
+    return {key: weights[key] @ from_start for key in weights if key.startswith(HEAD)}
 
 
 def _copy_usable(model, name, weights, path):
@@ -96,7 +99,8 @@ def imagenet_weights(name):
     path = os.path.join(WEIGHTS_HOME, os.path.basename(url))
     by_hand = (f'download {url} on another machine, put it at {path} (md5 {md5}) and run train.py '
                'again; or start from random weights with -o model.pretrained=none / 预训练权重下载'
-               '不了：请在别的机器上下载，放到上述路径，再次运行；或用 -o model.pretrained=none 从随机权重开始')
+               '不了：请在别的机器上下载，放到上述路径，再次运行；或用 -o model.pretrained=none '
+               '从随机权重开始')
     if os.path.isfile(path):
         found = hashlib.md5(Path(path).read_bytes()).hexdigest()
         if found == md5:

@@ -1,7 +1,11 @@
 """Weights and optimizer state as NumPy arrays and back, checked before a single one is copied."""
 import numpy as np
 
+from models.optimizer import load_scaler
 from utils.running.errors import UserError
+
+# A mean over LONG iterations and more takes in every fifth: the others say the same, and cost.
+LONG, EVERY = 100, 5
 
 
 def weights_of(model):
@@ -28,12 +32,16 @@ def set_weights(model, weights, path):
     model.set_state_dict(weights)
 
 
-def _tensors_of(average, optimizer):
-    """The Tensors that a training changes, by the names that state_arrays() gives them."""
-    parts = {'model': average.model.state_dict(), 'average': average.network.state_dict(),
-             'optimizer': optimizer.state_dict()}
-    return {f'{part}/{key}': value for part, state in parts.items()
-            for key, value in state.items() if hasattr(value, 'numpy')}
+def is_finite(model):
+    """Whether all weights and BatchNorm statistics are finite numbers; a NaN in the optimizer's
+    state gets into the weights in the same step.
+
+    model: paddle.nn.Layer
+    """
+    import paddle
+    with paddle.no_grad():
+        total = paddle.add_n([value.sum() for value in model.state_dict().values()])
+        return bool(paddle.isfinite(total))
 
 
 def state_arrays(average, optimizer, scaler):
@@ -41,11 +49,10 @@ def state_arrays(average, optimizer, scaler):
 
     average: Average; optimizer: paddle.optimizer.Optimizer; scaler: paddle.amp.GradScaler
     """
-    arrays = {key: np.array(value.numpy())
-              for key, value in _tensors_of(average, optimizer).items()}
-    arrays.update({f'scaler/{key}': np.array(value)
-                   for key, value in scaler.state_dict().items()})
-    return arrays
+    parts = {'model': average.model.state_dict(), 'average': average.network.state_dict(),
+             'optimizer': optimizer.state_dict(), 'scaler': scaler.state_dict()}
+    return {f'{part}/{key}': np.array(value) for part, state in parts.items()
+            for key, value in state.items()}
 
 
 def set_state(average, optimizer, scaler, arrays, path):
@@ -69,9 +76,7 @@ def set_state(average, optimizer, scaler, arrays, path):
     set_weights(average.model, parts['model'], path)
     set_weights(average.network, parts['average'], path)
     optimizer.set_state_dict(parts['optimizer'])
-    if parts['scaler']:  # empty after training without mixed precision, as on a CPU
-        scaler.load_state_dict({key: value if value.ndim else value.item()
-                                for key, value in parts['scaler'].items()})
+    load_scaler(scaler, parts['scaler'])
 
 
 class Average:
@@ -86,48 +91,17 @@ class Average:
         self.network = network
         self.share = share
         network.set_state_dict(model.state_dict())
+        theirs = model.state_dict()
+        self.pairs = [(value, theirs[key]) for key, value in network.state_dict().items()]
 
     def follow(self, iteration):
         """Take the weights of now into the mean, after the iteration with this number, from 1."""
         import paddle
-        theirs = self.model.state_dict()
+        span = max(1.0, self.share * iteration)
+        every = 1 if span < LONG else EVERY
+        if iteration % every:
+            return
+        weight = paddle.to_tensor(every / span, dtype='float32')
         with paddle.no_grad():
-            for key, value in self.network.state_dict().items():
-                value.lerp_(theirs[key], 1 / max(1.0, self.share * iteration))
-
-
-class LastGood:
-    """The last state of a training in which every number was finite, kept on the device.
-
-    One look at all weights, statistics and the optimizer's state every few iterations costs less
-    than one at each step's loss, and sees more: a ReLU can hide a NaN from the loss.
-    """
-
-    def __init__(self, average, optimizer):
-        self.average = average
-        self.optimizer = optimizer
-        self.copies = None
-
-    def is_finite(self):
-        """Whether all numbers are finite, in this process."""
-        import paddle
-        tensors = _tensors_of(self.average, self.optimizer).values()
-        sums = [value.astype('float32').sum() for value in tensors]
-        return bool(paddle.isfinite(paddle.stack([each.reshape([]) for each in sums])).all())
-
-    def keep(self):
-        """Take the state of now for the last good one."""
-        tensors = _tensors_of(self.average, self.optimizer)
-        self.copies = {key: value.clone() for key, value in tensors.items()}
-
-    def take(self, arrays):
-        """Take the arrays of set_state(), which a run goes on from, for the last good state."""
-        self.copies = arrays
-
-    def put_back(self):
-        """Give model and optimizer the last good state; False where there is none yet."""
-        if self.copies is None:
-            return False
-        for key, value in _tensors_of(self.average, self.optimizer).items():
-            value.set_value(self.copies[key])
-        return True
+            for value, new in self.pairs:
+                value.lerp_(new, weight)

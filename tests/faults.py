@@ -21,9 +21,9 @@ import zlib  # noqa: F401  before Paddle, see models/device.py
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, PROJECT)
 
-from models import checkpoint  # noqa: E402
-from predict import write_answer  # noqa: E402
+from models import best_model, checkpoint  # noqa: E402
 from tests.helpers import write_competition  # noqa: E402
+from utils.answers.answer import write_answer  # noqa: E402
 from utils.ecg import records  # noqa: E402
 from utils.pictures import render  # noqa: E402
 from utils.running import files  # noqa: E402
@@ -202,7 +202,7 @@ def whole(output):
     try:
         _, _, notes = checkpoint.load_last(os.path.join(output, 'last'))
         if os.path.isdir(os.path.join(output, 'best_model')):
-            checkpoint.load_best(os.path.join(output, 'best_model'))
+            best_model.load_best(os.path.join(output, 'best_model'))
     except UserError as error:
         return str(error)
     return '; '.join(notes) or None
@@ -570,7 +570,8 @@ def full_archive(place, rng, _):
 
 def full_demo(place, rng, _):
     """The disk fills while the demo's ECGs are written."""
-    command = [sys.executable, '-m', 'utils.datasets.demo', place.path('small', 'demo'), '--records', '40']
+    command = [sys.executable, '-m', 'utils.datasets.demo', place.path('small', 'demo'),
+               '--records', '40']
     problem, kept = on_small_disk(place, command, place.fresh('first'), rng.randint(300, 2500))
     for path in glob.glob(f'{kept}/**/*.mat', recursive=True):
         records.read_record(path)  # raises where it is half written

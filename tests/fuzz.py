@@ -8,6 +8,7 @@ scipy's MAT reader, which is why the scripts read MAT files in processes that ma
 such processes; the input of a finding is kept, and its path printed.
 """
 import collections
+import contextlib
 import faulthandler
 import functools
 import gzip
@@ -30,10 +31,10 @@ import numpy.testing  # noqa: F401  NumPy 1 runs lscpu there: not while we watch
 PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, PROJECT)
 
-from models import checkpoint  # noqa: E402
+from models import best_model, checkpoint  # noqa: E402
 from utils.answers import tasks  # noqa: E402
 from utils.ecg import archives, inputs, records  # noqa: E402
-from utils.pictures import render  # noqa: E402
+from utils.pictures import loading, render  # noqa: E402
 from utils.running import errors, machine, pool, settings  # noqa: E402
 
 SECONDS = 10  # longest time for one input
@@ -213,17 +214,25 @@ def read_png(path, _):
     render.decode_png(path, (64, 64))
 
 
-def read_labels(path, _):
+def read_labels(path, target):
     names = [f'TRAIN{i:04d}' for i in range(8)]
+    with contextlib.suppress(errors.UserError):
+        shutil.copyfile(path, os.path.join(target, 'source.csv'))
+        loading.read_patients(target, names)
     try:
         tasks.read_reference(path, names, tasks.TASKS[1])
     except errors.UserError:
         tasks.read_reference(path, names, tasks.TASKS[2])
 
 
-def read_ecg(path, _):
-    inputs.find_inputs(os.path.dirname(path))
-    inputs.read_input(path, 500, 'mV')
+def read_ecg(path, target):
+    copy = shutil.copy(path, target)
+    if path.endswith('.hea'):
+        with open(os.path.join(target, 'input.dat'), 'wb') as file:
+            file.write(bytes(range(250)) * 480)
+    with contextlib.suppress(errors.UserError):
+        inputs.find_inputs([target])
+    inputs.read_input(copy, 500, 'mV')
 
 
 def read_last(path, target):
@@ -234,14 +243,14 @@ def read_last(path, target):
 MUTATORS = {'mat': mutate_mat, 'png': mutate_png, 'archive': mutate_archive, 'npz': mutate_npz}
 READERS = {'mat': lambda path, _: records.read_record(path), 'png': read_png, 'labels': read_labels,
            'yaml': lambda path, _: settings.load(path), 'archive': archives.unpack, 'ecg': read_ecg,
-           'weights': lambda path, _: checkpoint.read_weights(path), 'npz': read_last}
+           'weights': lambda path, _: best_model.read_weights(path), 'npz': read_last}
 
 
 def kinds():
     return sorted(READERS)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def seeds(work, kind):
     """The good files of a kind: list of (extension, bytes)."""
     folder, found = os.path.join(work, 'seeds', kind), []
@@ -282,13 +291,21 @@ def make_seeds(folder):
                                                    'record': 1}))
     table = 'name,tag\n' + ''.join(f'TRAIN{i:04d},{i % 2}\n' for i in range(8))
     second = ''.join(f'TRAIN{i:04d},{i + 1},12\n' for i in range(1, 8)) + 'TRAIN0000,1\n'
-    for text in (table, second, table.encode('utf-16'), table.replace(',', ';').encode('gb18030')):
+    patients = 'name,patient\n' + ''.join(f'TRAIN{i:04d},{i // 2}\n' for i in range(8))
+    others = table.encode('utf-16'), table.replace(',', ';').encode('gb18030')
+    for text in (table, second, patients, *others):
         put('labels', '.csv', text)
     header = ','.join(records.LEADS)
     rows = '\n'.join(','.join(f'{value:.3f}' for value in row) for row in signal.T[:1100])
     put('ecg', '.csv', f'{header}\n{rows}\n')
     put('ecg', '.csv', f'time;{header.replace(",", ";")}\n' + '\n'.join(
         f'{i / 500};{row.replace(",", ";")}' for i, row in enumerate(rows.split('\n'))))
+    number = ''.join(f'"{i}",{row}\n' for i, row in enumerate(rows.split('\n')))
+    put('ecg', '.txt', f'Sampling rate (Hz): 500\n# Gain (digit/mV): 1\n,{header}\n{number}')
+    put('ecg', '.csv', '\n'.join(f'{lead},mV,' + ','.join(f'{value:.3f}' for value in row[:1100])
+                                 for lead, row in zip(records.LEADS, signal)))
+    put('ecg', '.hea', 'input 12 500 0 10:00 1/2/89\n' + ''.join(
+        f'input.dat 16 1000/mV 16 0 0 0 0 {lead}\n' for lead in records.LEADS))
     target = io.BytesIO()
     np.save(target, signal.astype(np.float32))
     put('ecg', '.npy', target.getvalue())
@@ -303,7 +320,7 @@ def make_seeds(folder):
     arrays = {'fc.weight': rng.random((4, 3), dtype=np.float32), 'fc.bias': np.zeros(3, np.float32)}
     for protocol in (0, 2, 4):
         put('weights', '.pdparams', pickle.dumps({**arrays, 'x': ('n', arrays['fc.bias']),
-                                                  checkpoint.NAME_TABLE: {'a': 'b'}}, protocol))
+                                                  best_model.NAME_TABLE: {'a': 'b'}}, protocol))
     state = {'iteration': 3, 'progress': {'best': None}, 'fingerprint': {'seed': 1}}
     checkpoint.save_last(os.path.join(folder, 'good_last'), state, arrays)
     with open(checkpoint.list_last(os.path.join(folder, 'good_last'))[0], 'rb') as file:

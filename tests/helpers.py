@@ -67,3 +67,35 @@ def write_competition(folder, train=40, val=6):
     with open(os.path.join(folder, 'trainreference.csv'), 'w') as file:
         file.write('name,tag\n' + ''.join(f'TRAIN{i + 1:04d},{i % 2}\n' for i in range(train)))
     return str(folder)
+
+
+class Program:
+    """What runs when it is unpickled: it makes the file `marker`."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.marker}',)
+
+
+def same_arrays(found, expected):
+    """Whether two {name: numpy array} are equal."""
+    return found.keys() == expected.keys() and \
+        all(np.array_equal(value, expected[key]) for key, value in found.items())
+
+
+def copy_with_labels(drawn, folder, text):
+    """A data.root with the same pictures and other labels."""
+    os.makedirs(folder)
+    for name in ('train', 'render.json'):
+        os.symlink(os.path.join(drawn, name), os.path.join(folder, name))
+    with open(os.path.join(folder, 'trainreference.csv'), 'wb') as file:
+        file.write(text.encode() if isinstance(text, str) else text)
+    return str(folder)
+
+
+def labels(drawn):
+    """The lines of its trainreference.csv."""
+    with open(os.path.join(drawn, 'trainreference.csv')) as file:
+        return file.read().splitlines()

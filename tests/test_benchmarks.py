@@ -40,6 +40,14 @@ def test_overhead_counts_as_often_as_a_card_comes_to_it():
     assert overhead.share(1.78 / 4.8) == pytest.approx(0.27, abs=0.001)
 
 
+def test_an_iteration_is_compared_with_its_step(tmp_path):
+    write_competition(tmp_path / 'ecgs', train=6, val=0)
+    root = label_all(str(tmp_path / 'ecgs'), str(tmp_path / 'pictures'), overhead.SMALL, 20)
+    told = overhead.trace_iteration(root, iterations=41)
+    assert len(told['loop']) == 2 and len(told['bare']) == 3
+    assert "the bare step, on the interpreter's scale" in overhead.describe_iteration(told)
+
+
 def test_paper_scores_what_was_read():
     signal, rng = np.stack([make_signal(seed)[0] for seed in range(12)]), np.random.default_rng(0)
     signal[8] = 0.001  # fell off: nothing to compare

@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 import pytest
 
-from tests.helpers import PROJECT, SMALL, overrides, refused, run_script
+from tests.helpers import PROJECT, SMALL, Program, overrides, refused, run_script
 from utils.pictures import render
 from utils.running import settings
 from utils.running.errors import UserError
@@ -24,16 +24,6 @@ def test_fuzz():
     assert '450 inputs, 0 findings' in done.stdout
     taken = dict(re.findall(r'(\d+) (\w+) taken', done.stdout))
     assert sum(map(int, taken)) > 15  # the changes are not all too coarse
-
-
-class Program:
-    """What runs when it is unpickled."""
-
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return os.system, (f'touch {self.marker}',)
 
 
 def test_weights_that_would_run_a_program(drawn, tmp_path):

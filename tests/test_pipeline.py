@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models import checkpoint
+from models import best_model
 from tests.helpers import PROJECT, SMALL, overrides, refused, run_script
 from utils.answers.tasks import probabilities_of
 from utils.pictures import loading
@@ -173,11 +173,11 @@ def test_folds(shell, drawn, tmp_path):
     assert table.to_numpy()[:, :2].tolist() == labels.to_numpy().tolist()  # every record once
 
     shell.succeed(command_after('next', finished))
-    networks, _, kept = checkpoint.load_best(str(tmp_path / 'out'))
+    networks, _, kept = best_model.load_best(str(tmp_path / 'out'))
     pixels = np.stack([decode_png(f'{drawn}/val/{name}.png', (64, 64)) for name in NAMES])
     margins = []
     for number, weights in enumerate(networks, 1):
-        own, = checkpoint.load_best(str(tmp_path / 'out' / 'folds' / str(number)))[0]
+        own, = best_model.load_best(str(tmp_path / 'out' / 'folds' / str(number)))[0]
         assert all(np.array_equal(own[key], weights[key]) for key in weights)
         model = build_model('resnet18', 2, 0)
         model.set_state_dict(weights)

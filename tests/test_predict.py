@@ -152,14 +152,29 @@ def test_options_that_do_not_fit(run_here, tmp_path):
     assert os.listdir(tmp_path / 'output') == []
 
 
-def test_thresholds():
-    twelve, task_2 = {'threshold': [0.1] * 12}, tasks.TASKS[2]
-    assert predict.read_thresholds({'threshold': 0.4}, 'auto', 'F', tasks.TASKS[1]) == 0.4
-    assert predict.read_thresholds(twelve, 'auto', 'F', task_2).tolist() == [0.1] * 12
-    assert predict.read_thresholds(twelve, 0.7, 'F', task_2).tolist() == [0.7] * 12
-    for kept, task in ((twelve, tasks.TASKS[1]), ({'threshold': 0.4}, task_2), ({}, task_2)):
-        with pytest.raises(UserError, match='^F: the threshold in metrics.json is'):
-            predict.read_thresholds(kept, 'auto', 'F', task)
+def test_a_temperature_divides_the_log_odds(run_here, trained, tmp_path, capsys):
+    """The same tags; an older model has none, and a bad one is named."""
+    def run(temperature, threshold):
+        model = tmp_path / f'model{temperature}'
+        shutil.copytree(os.path.join(trained, 'best_model'), model)
+        kept = json.loads((model / 'metrics.json').read_text())
+        del kept['temperature']
+        kept['threshold'] = threshold
+        if temperature is not None:
+            kept['temperature'] = temperature
+        (model / 'metrics.json').write_text(json.dumps(kept))
+        assert run_here(model=model) == 0
+        output = tmp_path / 'output'
+        unsure = pd.read_csv(output / 'probabilities.csv')['unsure']
+        assert set(unsure) <= {0, 1} and f'\n{sum(unsure)} unsure; ' in capsys.readouterr().out
+        return (output / 'answer.csv').read_text(), probabilities_in(output / 'probabilities.csv')
+
+    answer, before = run(None, 0.45)
+    cooler, after = run(2.0, float(tasks.probabilities_of(tasks.log_odds(0.45) / 2)))
+    assert cooler == answer
+    assert tasks.log_odds(after) == pytest.approx(tasks.log_odds(before) / 2, rel=0.01)
+    with pytest.raises(UserError, match='the temperature in metrics.json is hot'):
+        run('hot', 0.45)
 
 
 @pytest.mark.parametrize('name, write, option', [
@@ -214,6 +229,17 @@ def test_own_ecgs_have_an_answer_of_their_own(trained, drawn, competition, tmp_p
     for path in ('answer.csv', 'output/probabilities.csv'):  # through pictures or not: no matter
         own = tmp_path / path.replace('answer', 'input_answer').replace('prob', 'input_prob')
         assert read_rows(own) == read_rows(tmp_path / path)[:3]
+
+
+def test_several_inputs_and_names_that_are_no_text(run_here, competition, tmp_path):
+    paths = [os.path.join(competition, 'val', f'{name}.mat') for name in NAMES[:2]]
+    odd = os.fsdecode(os.fsencode(str(tmp_path)) + b'/n\xff.mat')
+    shutil.copy(paths[0], odd)
+    assert run_here('--input', paths[0], odd, '--input', paths[1], '--report') == 0
+    lines = (tmp_path / 'output' / 'input_probabilities.csv').read_bytes().splitlines()[1:]
+    found = dict(line.rsplit(b',', 2)[:2] for line in lines)
+    assert list(found) == [b'TEST0001', b'TEST0002', b'n\xff']
+    assert found[b'n\xff'] == found[b'TEST0001'] != found[b'TEST0002']
 
 
 def replace_in(path, old, new):

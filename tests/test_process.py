@@ -204,7 +204,34 @@ def test_draws_only_what_is_not_up_to_date(tmp_path):
     command = kept['command'].replace('python', sys.executable, 1)
     again = subprocess.run(command, shell=True, text=True, capture_output=True, cwd=PROJECT)
     assert again.returncode == 0 and '0 drawn, 6 up to date' in again.stdout, again.stderr
-    assert 'the labels that are there already stay' in again.stdout
+    assert 'trainreference.csv: what is there already stays' in again.stdout
+
+
+def test_another_source_leaves_no_labels_and_patients_of_the_one_before(tmp_path):
+    first, second, root = tmp_path / 'first', tmp_path / 'second', tmp_path / 'root'
+    for source in (first, second):
+        write_competition(source, train=3, val=1)
+    os.remove(second / 'trainreference.csv')
+    names = [f'TRAIN{i + 1:04d}' for i in range(3)]
+    (first / 'source.csv').write_text('Name;Patient\n' + ''.join(f'{name};7\n' for name in names))
+    assert process(first, root).returncode == 0
+    assert (root / 'source.csv').read_bytes() == (first / 'source.csv').read_bytes()
+    result = process(second, root)
+    assert result.returncode == 0, result.stderr
+    for name in ('trainreference.csv', 'source.csv'):
+        assert f'{root}/{name}: removed, it was of another source' in result.stdout
+        assert not (root / name).exists()
+    # Labels that a person put there stay, and are refused where they are of other records.
+    (root / 'trainreference.csv').write_text('name,tag\nOTHER,1\n')
+    refused(process(second, root), 'trainreference.csv', 'no label for 3 of 3 records')
+    (first / 'source.csv').write_text('who,patient\nTRAIN0001,7\n')
+    refused(process(first, root), 'source.csv', 'found the columns who, patient')
+
+
+@pytest.mark.parametrize('script', ['process.py', 'train.py', 'predict.py'])
+def test_environments_of_other_programs_stop_no_script(script):
+    result = run_script(script, '--help', env={'PYTHONSAFEPATH': '1', 'MPLBACKEND': 'Qt4Agg'})
+    assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='sends the signals of Unix')

@@ -60,7 +60,8 @@ def test_defaults_in_the_table_of_settings_are_those_of_the_code(name):
 
 @pytest.mark.parametrize('name', LANGUAGES)
 def test_options_that_are_named_exist(name):
-    scripts = ''.join(read(each) for each in ('predict.py', 'train.py', 'utils/running/settings.py'))
+    where_they_are = 'predict.py', 'train.py', 'utils/running/settings.py'
+    scripts = ''.join(map(read, where_they_are))
     for option in set(re.findall(r'(?<![\w-])--[a-z][a-z-]+', read(name))) - {'--help'}:
         assert f"'{option}'" in scripts, option
 

@@ -14,7 +14,7 @@ import train
 from models import checkpoint
 from tests import faults
 from tests.helpers import PROJECT, overrides
-from utils.running import errors, settings
+from utils.running import errors
 from utils.running.errors import UserError
 
 SMALL = ('render.size=64', 'render.beats=false', 'model.name=resnet18', 'model.pretrained=none',
@@ -104,112 +104,93 @@ def test_a_finished_run_is_extended_as_it_says(train_here, outputs, tmp_path, ca
     assert rates[7] == 0 < rates[8] < 0.001 and rates[9] == 0 and len(rates) == 9
 
 
-def test_a_fresh_start_forgets_the_old_run(train_here, outputs, tmp_path, capsys, monkeypatch):
-    """And two infinite batches are taken back and harm nothing."""
+def test_epochs_are_counted_and_extended(train_here, tmp_path, capsys, monkeypatch):
+    short = 'train.epochs=1', 'train.warmup_iters=1'
+    state, _, _ = train_here(str(tmp_path), *short)  # 36 of 40 records train, in batches of 10
+    assert state['iteration'] == 3 and state['fingerprint']['train.epochs'] == 1
+    capsys.readouterr()
+    train_here(str(tmp_path), *short)
+    said = capsys.readouterr().out
+    longer = re.search('longer: python (.*); anew', said)[1]
+    assert 'train.epochs=2' in longer
+    monkeypatch.setattr('sys.argv', shlex.split(longer))
+    train.main()
+    assert checkpoint.load_last(str(tmp_path / 'last'))[0]['iteration'] == 6
+
+
+def test_a_fresh_start_forgets_the_old_run(train_here, outputs, tmp_path, capsys):
+    output = str(shutil.copytree(outputs['killed'], tmp_path / 'output'))
+    train_here(output, 'train.resume=never', 'train.iters=5')
+    said = capsys.readouterr().out
+    assert 'going on' not in said
+    assert os.listdir(os.path.join(output, 'last')) == ['iter_00000005.npz']
+    with open(os.path.join(output, 'train.log')) as file:
+        assert file.read() == said
+
+
+def test_numbers_that_are_not_finite_end_the_run_and_what_was_saved_stays(train_here, tmp_path,
+                                                                         monkeypatch):
     batches, unharmed = [], train.to_input
 
     def poisoned(pixels):
         batches.append(pixels)
-        return unharmed(pixels) * (float('inf') if len(batches) in (2, 4) else 1.0)
+        return unharmed(pixels) * (float('nan') if len(batches) == 4 else 1.0)
 
     monkeypatch.setattr(train, 'to_input', poisoned)
-    output = str(shutil.copytree(outputs['killed'], tmp_path / 'output'))
-    state, arrays, _ = train_here(output, 'train.resume=never', 'train.iters=5')
-    said = capsys.readouterr().out
-    assert 'going on' not in said and said.count('put back to 1 iterations before') == 2
-    assert os.listdir(os.path.join(output, 'last')) == ['iter_00000005.npz']
-    with open(os.path.join(output, 'train.log')) as file:
-        assert file.read() == said
-    assert state['progress']['skipped'] == 2 and state['progress']['bad'] == 0
+    output = str(tmp_path / 'output')
+    with pytest.raises(UserError, match='not finite, up to iteration 4.*lower train.learning_rate'):
+        train_here(output, 'train.save_interval=0.0001')
+    state, arrays, _ = checkpoint.load_last(os.path.join(output, 'last'))
+    assert state['iteration'] == 3
     assert all(np.isfinite(value).all() for value in arrays.values())
-    assert checkpoint.load_best(output)[2]['iteration'] in (4, 5)
+    assert train_here(output)[0]['iteration'] == 7  # the fifth batch and so on are not poisoned
 
-
-def test_a_run_that_stays_infinite_ends_in_one_line(monkeypatch):
-    import paddle
-    calls = []
-    good = Namespace(is_finite=lambda: False, put_back=lambda: calls.append(1) or True, copies={})
-    config = settings.load(os.path.join(PROJECT, 'config.yml'), SMALL)
-    run = Namespace(progress=train.Progress(), checked=0, losses=[], last_good=good, config=config,
-                    log=Namespace(info=lambda line: None))
-    with pytest.raises(UserError, match='were not finite, up to iteration 5.*learning_rate'):
-        for iteration in range(1, 10):
-            run.progress.iteration = iteration
-            run.losses.append(paddle.to_tensor([float('nan')]))
-            train.keep_finite(run)
-    assert len(calls) == run.progress.skipped == train.MOST_BAD == 5
-
-
-# What may change in between, without the cost of a script.
 
 @pytest.fixture
-def saved(tmp_path):
-    """The output of a run that was stopped after 4 iterations; it holds no network."""
-    matter = settings.that_matter(settings.load(os.path.join(PROJECT, 'config.yml'), SMALL))
-    state = {'iteration': 4, 'fingerprint': {**matter, 'data': '40 records'}}
-    checkpoint.save_last(str(tmp_path / 'last'), state, {'x': np.ones(1)})
-    return str(tmp_path)
+def mixed_precision(monkeypatch):
+    """GradScaler at work on a CPU, where Paddle would turn it off."""
+    from paddle.amp import grad_scaler
+    device = Namespace(_expected_place=Namespace(is_gpu_place=lambda: True))
+    monkeypatch.setattr(grad_scaler, '_dygraph_tracer', lambda: device)
+    monkeypatch.setattr(train.devices, 'choose_precision', lambda *_: (True, 'forced'))
 
 
-def resume(output, *pairs, insist=False, data='40 records'):
-    """The iteration after which train.py would go on with these settings and records."""
-    config = settings.load(os.path.join(PROJECT, 'config.yml'),
-                           [*SMALL, f'output={output}', *pairs])
-    arguments = Namespace(config=None, override=[], resume=insist)
-    state, _, _ = train.find_checkpoint(config, arguments,
-                                        {**settings.that_matter(config), 'data': data})
-    return state and state['iteration']
+def overflow(monkeypatch, *iterations):
+    """Let the loss be infinite in these iterations of the runs to come, counted over all."""
+    count, unharmed = [], train.compute_loss
+
+    def infinite(logits, *others):
+        count.append(1)
+        return unharmed(logits, *others) * (float('inf') if len(count) in iterations else 1.0)
+
+    monkeypatch.setattr(train, 'compute_loss', infinite)
 
 
-def refuse(*arguments, **named):
-    with pytest.raises(UserError) as caught:
-        resume(*arguments, **named)
-    line, = caught.value.lines
-    return line
+def test_mixed_precision_survives_overflows_and_keeps_its_scale(train_here, mixed_precision,
+                                                               tmp_path, capsys, monkeypatch):
+    overflow(monkeypatch, 2, 4)
+    short = ('train.eval_interval=100', 'train.save_interval=0.0001')
+    state, arrays, _ = train_here(str(tmp_path), 'train.iters=5', *short)
+    said = capsys.readouterr().out
+    for iteration, scale in ((2, 32768), (4, 16384)):
+        assert f'overflowed in iteration {iteration}, which is skipped; the loss scale is ' \
+            f'{scale} now' in said
+    assert 'Found inf' not in said and 'iter: 5/5' in said
+    assert state['progress']['skipped'] == 2 and arrays['scaler/scale'] == 16384
+    assert arrays['scaler/incr_count'] == 1
+    steps = [value for key, value in arrays.items() if key.endswith('beta1_pow_acc_0')]
+    assert np.allclose(steps, 0.9 ** 4)  # three steps were taken; it begins at the first power
+
+    arrays['scaler/decr_every_n_nan_or_inf'] = np.array(1)  # as an older run saved it
+    checkpoint.save_last(str(tmp_path / 'last'), state, arrays)
+    overflow(monkeypatch, 1)
+    _, arrays, _ = train_here(str(tmp_path), 'train.iters=6', 'train.resume=extend', *short)
+    assert 'the loss scale is 8192 now' in capsys.readouterr().out
+    assert arrays['scaler/scale'] == 8192
 
 
-@pytest.mark.parametrize('pair, words', [
-    ('train.iters=8', 'train.iters 7 there, 8 now'), ('seed=1', 'seed 2021 there, 1 now'),
-    ('model.name=resnet34', 'model.name resnet18 there, resnet34 now'),
-    ('augment.gain=0', 'augment.gain 0.2 there, 0.0 now')])
-def test_settings_that_matter_are_refused_by_name(pair, words, saved):
-    line = refuse(saved, pair)
-    assert words in line and '-o train.resume=never' in line
-    extended = ('train.resume=extend', 'train.iters=9')
-    if pair.startswith('train.iters'):
-        assert resume(saved, *extended) == 4
-    else:
-        assert words in refuse(saved, pair, *extended)
-
-
-def test_settings_that_do_not_matter_may_change_and_records_may_not(saved):
-    free = ('data.workers=7', 'data.cache=false', 'train.log_interval=3', 'train.save_interval=9',
-            'predict.threshold=0.3', 'predict.batch_size=2', 'predict.answer=x.csv',
-            'data.source=/elsewhere', 'train.amp=true')
-    assert resume(saved, *free) == 4
-    assert 'data 40 records there, 41 records now' in refuse(saved, data='41 records')
-
-
-def test_a_setting_that_an_older_run_did_not_know_had_its_default(saved):
-    state, arrays, _ = checkpoint.load_last(os.path.join(saved, 'last'))
-    del state['fingerprint']['train.ema'], state['fingerprint']['augment.wander']
-    checkpoint.save_last(os.path.join(saved, 'last'), state, arrays)
-    assert resume(saved) == 4
-    assert 'train.ema 0.33 there, 0.5 now' in refuse(saved, 'train.ema=0.5')
-
-
-def test_a_setting_that_is_gone_must_have_been_what_is_done_now(saved):
-    state, arrays, _ = checkpoint.load_last(os.path.join(saved, 'last'))
-    for rate in (1.0, 0.1):
-        state['fingerprint']['train.backbone_rate'] = rate
-        checkpoint.save_last(os.path.join(saved, 'last'), state, arrays)
-        if rate == 1.0:
-            assert resume(saved) == 4
-    assert 'train.backbone_rate 0.1 there, 1.0 now' in refuse(saved)
-
-
-def test_nothing_to_go_on_from(tmp_path):
-    for insist, pair in ((True, 'seed=1'), (False, 'train.resume=extend')):
-        line = refuse(str(tmp_path), pair, insist=insist)
-        assert f'{tmp_path}/last: there is no checkpoint' in line
-    assert resume(str(tmp_path)) is None
+def test_mixed_precision_that_always_overflows_ends_the_run(train_here, mixed_precision, tmp_path,
+                                                            monkeypatch):
+    overflow(monkeypatch, *range(100))
+    with pytest.raises(UserError, match='the gradients were not finite, up to iteration 17'):
+        train_here(str(tmp_path), 'train.iters=30', 'train.eval_interval=100')

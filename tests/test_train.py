@@ -9,13 +9,12 @@ import pandas as pd
 import pytest
 
 import train
-from models import checkpoint
+from models import best_model
+from tests import helpers
 from tests.helpers import PROJECT, SMALL, overrides, refused, run_script
 from utils.answers import tasks
 from utils.pictures import loading
 from utils.pictures.render import encode_png, settings_of
-from utils.running import settings
-from utils.running.errors import UserError
 from utils.running.settings import Render
 
 STAMP = r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \[INFO\]\t'
@@ -106,13 +105,13 @@ def test_history_says_what_the_log_says(finished):
 
 def test_the_best_model_is_kept_with_all_that_prediction_needs(finished):
     root, output, _ = finished
-    _, config, kept = checkpoint.load_best(output)
+    _, config, kept = best_model.load_best(output)
     assert config.render.size == 32 and config.train.iters == 12 and config.data.root == root
     best = min((row for row in history(output) if row['f1']),
                key=lambda row: float(row['eval_loss']))
     assert kept['epoch'] == int(best['epoch']) and kept['iteration'] == int(best['iteration'])
     assert kept['validation']['f1'] == float(best['f1'])
-    table = pd.read_csv(os.path.join(output, 'best_model', checkpoint.VALIDATION))
+    table = pd.read_csv(os.path.join(output, 'best_model', best_model.VALIDATION))
     assert len(table) == 32 and table['name'].is_monotonic_increasing
     targets, _ = tasks.of_validation_table(table, tasks.TASKS[1])
     assert targets.tolist() == [int(name[5:]) % 2 == 0 for name in table['name']]
@@ -126,14 +125,14 @@ def test_settings_reach_the_training(drawn, tmp_path):
         'train.decay=polynomial', 'train.end_learning_rate=0.001', 'train.label_smoothing=0.1',
         'train.class_weights=balanced', 'train.amp=true', 'train.clip_norm=0', 'train.ema=0',
         'train.best_metric=auc', 'train.eval_interval=2', 'data.workers=3', 'data.cache=false',
-        'device=auto', env={'CUDA_VISIBLE_DEVICES': ''})
+        'device=auto', env={'CUDA_VISIBLE_DEVICES': '', 'PATH': ''})
     assert result.returncode == 0, result.stderr
     lines, trained, evaluated = log_of(tmp_path)
     assert [line[4] for line in trained] == [
         '0.0000000000', '0.0050000000', '0.0100000000', '0.0070000000', '0.0040000000',
         '0.0010000000']
     assert [line[0] for line in evaluated] == ['1', '1', '2']  # iterations 2, 4 and 6 of 4 each
-    for words in ('mixed precision on', 'best auc', '3 reading thread(s)', 'read anew'):
+    for words in ('mixed precision off: it needs', 'best auc', '3 reading thread(s)', 'read anew'):
         assert words in '\n'.join(lines)
     assert 'Traceback' not in result.stderr
 
@@ -168,106 +167,21 @@ def test_folds_stop_go_on_and_are_scored_together(drawn, tmp_path):
     assert 'out of fold, 40 records:' in result.stdout
     # While a fold is left, no line points to the best model of all, which is not there yet.
     assert result.stdout.count('next: ') == 1 and 'next: ' in result.stdout.splitlines()[-1]
-    networks, _, _ = checkpoint.load_best(str(output))
+    networks, _, _ = best_model.load_best(str(output))
     assert len(networks) == 2
     assert not np.array_equal(networks[0]['fc.weight'], networks[1]['fc.weight'])
     table = pd.read_csv(output / 'out_of_fold.csv')
     assert table['name'].tolist() == [f'TRAIN{i + 1:04d}' for i in range(40)]
 
 
-def copy_with_labels(drawn, folder, text):
-    """A data.root with the same pictures and other labels."""
-    os.makedirs(folder)
-    for name in ('train', loading.MANIFEST):
-        os.symlink(os.path.join(drawn, name), os.path.join(folder, name))
-    with open(os.path.join(folder, 'trainreference.csv'), 'wb') as file:
-        file.write(text.encode() if isinstance(text, str) else text)
-    return str(folder)
-
-
-def labels(drawn):
-    with open(os.path.join(drawn, 'trainreference.csv')) as file:
-        return file.read().splitlines()
-
-
 def test_every_wrong_label_is_named_before_anything_is_trained(drawn, tmp_path):
-    rows = labels(drawn)
+    rows = helpers.labels(drawn)
     rows[1], rows[5], rows[6] = 'TRAIN0001,2', 'TRAIN0004,1', 'EXTRA.mat,0'  # twice 4, no 5 and 6
     rows[9] = ''
-    root = copy_with_labels(drawn, tmp_path / 'root', '\n'.join(rows))
+    root = helpers.copy_with_labels(drawn, tmp_path / 'root', '\n'.join(rows))
     result = run_train(root, tmp_path / 'output', 'train.iters=2')
     assert len(refused(result)) == 4
     for words in (('line 2: ', "'2'"), ('line 6: ', 'TRAIN0004', 'line 5'), ('line 7: ', 'EXTRA'),
                   ('4 of 40 records', 'TRAIN0001, TRAIN0005, TRAIN0006, TRAIN0009')):
         refused(result, 'trainreference.csv', *words)
     assert os.listdir(tmp_path / 'output') == ['.lock'] and '[TRAIN]' not in result.stdout
-
-
-# Checks before training, without the cost of a script.
-
-def load(root, *pairs, fold=0):
-    config = settings.load('config.yml', [*SMALL, f'data.root={root}', *pairs])
-    return train.load_data(config, settings.argparse.Namespace(config=None, override=[]), fold)
-
-
-@pytest.fixture(autouse=True)
-def in_the_project(monkeypatch):
-    monkeypatch.chdir(os.path.dirname(os.path.abspath(train.__file__)))
-
-
-def refuse(root, *pairs):
-    with pytest.raises(UserError) as caught:
-        load(root, *pairs)
-    line, = caught.value.lines
-    return line
-
-
-def test_labels_as_people_have_them(drawn, tmp_path):
-    rows = [row.replace(',', '.mat; ') for row in labels(drawn)[1:]]
-    text = '\r\n\r\n'.join(['name;tag', *reversed(rows), ''])
-    root = copy_with_labels(drawn, tmp_path / 'root', text.encode('utf-16'))
-    assert load(root).fingerprint == {**load(drawn).fingerprint}  # checksum of names and labels
-
-
-def test_what_cannot_be_trained_is_one_line(drawn, tmp_path):
-    ones = 'name,tag\n' + ''.join(f'TRAIN{i + 1:04d},1\n' for i in range(40))
-    root = copy_with_labels(drawn, tmp_path / 'root', ones)
-    assert 'all 40 tags are 1, expected some 0 (normal) and some 1 (abnormal)' in refuse(root)
-    os.remove(os.path.join(root, 'trainreference.csv'))
-    assert 'trainreference.csv: no such file' in refuse(root)
-    assert '37, with 36 training records' in refuse(drawn, 'train.batch_size=37')
-    assert 'TRAIN0001.png: drawn with size 64' in refuse(drawn, 'render.size=96')
-    assert f'{tmp_path}: no pictures that process.py drew' in refuse(tmp_path)
-
-
-def test_each_picture_has_its_own_label_and_part(drawn):
-    data = load(drawn)
-    assert len(data.targets) == len(data.pictures) == 36 and data.epoch_iters == 4
-    assert sorted(data.val_targets) == [0, 0, 1, 1]
-    for pictures, targets in ((data.pictures, data.targets), (data.val_pictures, data.val_targets)):
-        assert [(int(path[-8:-4]) + 1) % 2 for path in pictures.paths] == targets.tolist()
-    assert data.pictures.augmentation and not data.val_pictures.augmentation
-    assert not set(data.pictures.paths) & set(data.val_pictures.paths)
-    folds = [load(drawn, 'train.folds=3', fold=fold).val_names for fold in range(3)]
-    assert sorted(sum(folds, [])) == [f'TRAIN{i + 1:04d}' for i in range(40)]
-
-
-def test_batches_hold_each_record_once_an_epoch_wherever_a_run_goes_on(drawn, monkeypatch):
-    def batches(done, world=1, rank=0):
-        monkeypatch.setattr(train.ranks, 'world', lambda: world)
-        monkeypatch.setattr(train.ranks, 'rank', lambda: rank)
-        config = settings.load('config.yml', [*SMALL, 'train.iters=10'])
-        run = train.Run(config, *[None] * 13)
-        run.data, run.progress = data, train.Progress(done)
-        return list(train.batches_left(run))
-
-    data = load(drawn)
-    whole = batches(0)
-    assert [epoch for epoch, _ in whole] == [0] * 4 + [1] * 4 + [2] * 2
-    assert len(set(np.concatenate([batch for _, batch in whole[:4]]))) == 32
-    assert sorted(whole[0][1]) != sorted(whole[4][1])
-    for (_, one), (_, other) in zip(whole[6:], batches(6)):
-        assert np.array_equal(one, other)
-    halves = [batches(0, 2, rank)[0][1] for rank in (0, 1)]
-    assert sorted(np.concatenate(halves)) == sorted(whole[0][1])
-    assert len(halves[0]) == len(halves[1])

@@ -1,14 +1,11 @@
 """Temperature, calibration error, and the band of unsure answers."""
-import json
-import os
-import shutil
 
 import numpy as np
 import pytest
 
-from tests.helpers import overrides, refused, run_script
-from utils.answers import calibration, metrics, tasks
+from utils.answers import calibration, tasks
 from utils.answers.tasks import probabilities_of
+from utils.answers.thresholds import tune_thresholds
 
 
 def sample(count, seed, classes=None, temperature=1.0):
@@ -76,9 +73,9 @@ def test_calibrated_for_a_record_does_not_depend_on_its_own_label():
 
 def test_a_temperature_changes_no_tag_of_task_1():
     margins, targets = sample(200, 8, temperature=3.0)
-    task, plain = tasks.TASKS[1], metrics.tune_thresholds(targets, margins)
+    task, plain = tasks.TASKS[1], tune_thresholds(targets, margins)
     temperature = calibration.calibrate(margins, targets, 0)[0]
-    threshold = metrics.tune_thresholds(targets, margins / temperature)
+    threshold = tune_thresholds(targets, margins / temperature)
     new, _ = sample(5000, 9, temperature=3.0)
     assert temperature > 2 and abs(threshold - plain) > 1e-3
     assert (tasks.decide(probabilities_of(new), plain, task)
@@ -136,33 +133,3 @@ def test_the_promise_is_kept_for_new_records():
         if band.promised and sure.any():
             parts.append(right[300:][sure].mean())
     assert len(parts) > 180 and np.mean(parts) > 0.945
-
-
-def test_predict_applies_it(trained, drawn, tmp_path):
-    """The same tags, log-odds that are divided; an older model has none; a bad one is named."""
-    def run(temperature, threshold):
-        model = tmp_path / f'model{temperature}'
-        shutil.copytree(os.path.join(trained, 'best_model'), model)
-        kept = json.loads((model / 'metrics.json').read_text())
-        kept.pop('temperature')
-        kept['threshold'] = threshold
-        if temperature is not None:
-            kept['temperature'] = temperature
-        (model / 'metrics.json').write_text(json.dumps(kept))
-        result = run_script('predict.py', '--model', model, *overrides(
-            f'data.root={drawn}', f'output={tmp_path}', 'device=cpu',
-            f'predict.answer={tmp_path}/answer.csv'))
-        if result.returncode:
-            return result
-        rows = [line.split(',') for line in
-                (tmp_path / 'probabilities.csv').read_text().splitlines()]
-        assert rows[0] == ['name', 'abnormal', 'unsure'] and {row[2] for row in rows[1:]} <= {*'01'}
-        unsure = sum(row[2] == '1' for row in rows)
-        assert f'\n{unsure} unsure; ' in result.stdout
-        return (tmp_path / 'answer.csv').read_text(), np.array([float(row[1]) for row in rows[1:]])
-
-    answer, before = run(None, 0.45)
-    cooler, after = run(2.0, float(probabilities_of(tasks.log_odds(0.45) / 2)))
-    assert cooler == answer
-    assert tasks.log_odds(after) == pytest.approx(tasks.log_odds(before) / 2, rel=0.01)
-    refused(run('hot', 0.45), 'the temperature in metrics.json is hot')

@@ -43,30 +43,7 @@ def test_bootstrap_interval_covers_and_leaves_out_what_is_undefined():
     answer = np.where(rng.random(400) < 0.8, truth, 1 - truth)
     low, high = metrics.bootstrap_interval(metrics.accuracy, (truth, answer), 1)
     assert low < (truth == answer).mean() < high
-    assert 2 * 1.96 * 0.02 == pytest.approx(high - low, rel=0.2)  # sqrt(0.8 * 0.2 / 400) = 0.02
+    assert high - low == pytest.approx(2 * 1.96 * 0.02, rel=0.2)  # sqrt(0.8 * 0.2 / 400) = 0.02
     one = np.array([0] * 9 + [1])
     low, high = metrics.bootstrap_interval(metrics.auc, (one, np.linspace(0, 1, 10)), 1)
     assert (low, high) == (1.0, 1.0)
-
-
-def test_threshold_of_many_records_is_the_best_and_of_few_near_a_half():
-    rng = np.random.default_rng(3)
-    truth = (rng.random(4000) < 0.4).astype(int)
-    margins = rng.normal(2.0 * truth + 1.0, 1.0)  # parted best near 2, not at 0
-    threshold = metrics.tune_thresholds(truth, margins)
-    best = max(metrics.f1(truth, margins >= at) for at in np.linspace(-2, 5, 141))
-    assert metrics.f1(truth, tasks.probabilities_of(margins) >= threshold) > best - 0.005
-    few = metrics.tune_thresholds(truth[:20], margins[:20])
-    assert 0.5 < few < tasks.probabilities_of(0.5) < threshold
-    assert metrics.tune_thresholds(np.zeros(9, int), margins[:9]) == 0.5
-
-
-def test_thresholds_of_task_2_follow_their_class_where_it_has_records():
-    rng = np.random.default_rng(5)
-    truth = (rng.random((2000, 12)) < 0.2).astype(np.float32)
-    truth[:, 3] = 0  # a class without records
-    margins = rng.normal(2.5 * truth, 1.0) + np.where(np.arange(12) == 0, 3.0, 0.0)
-    thresholds = metrics.tune_thresholds(truth, margins)
-    assert thresholds.shape == (12,) and thresholds[0] > 0.95 > thresholds[1]
-    assert tasks.log_odds(thresholds[3]) == pytest.approx(
-        np.median(tasks.log_odds(thresholds[1:])), abs=1.0)

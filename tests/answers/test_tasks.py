@@ -40,7 +40,7 @@ def test_every_problem_is_named_with_its_line(tmp_path):
         read(tmp_path, text, ['a', 'b', 'c', 'd'])
     told = ' '.join(caught.value.lines)
     for words in ("line 3: found the tag '2'", "line 5: found 'c' alone", 'line 6: the record a',
-                  'line 7: there is no picture of the record z', 'no label for 3 of 4 records'):
+                  'line 7: there is no record z', 'no label for 3 of 4 records'):
         assert words in told
 
 
@@ -70,6 +70,22 @@ def test_labels_of_the_other_task(tmp_path):
         read(tmp_path, 'a,3,8\nb,1\n', 'ab', ONE)
     with pytest.raises(UserError, match='set task: 1'):
         read(tmp_path, 'name,tag\na,0\nb,1\n', 'ab', TWO)
+
+
+def test_tags_1_and_2_are_no_labels_of_task_2(tmp_path):
+    with pytest.raises(UserError, match='the tags are 1 and 2, .* write 0 for 1') as caught:
+        read(tmp_path, 'name,tag\na,1\nb,2\n', 'ab', ONE)
+    assert len(caught.value.lines) == 1 and 'set task' not in str(caught.value)
+    with pytest.raises(UserError, match='no label for 1 of 2 records: b') as caught:
+        read(tmp_path, 'name,tag\na,1\n', 'ab', ONE)
+    assert 'set task' not in str(caught.value)
+
+
+def test_the_extension_of_any_file_may_stand_in_a_reference(tmp_path):
+    assert read(tmp_path, 'name,tag\np0.csv,1\nx.1,0\n', ['p0', 'x.1']) == [1, 0]
+    with pytest.raises(UserError, match='line 3: there is no record p1 among these 1') as caught:
+        read(tmp_path, 'name,tag\np0,1\np1,0\n', ['p0'])
+    assert 'process.py' not in str(caught.value)
 
 
 def test_decisions_of_task_2():

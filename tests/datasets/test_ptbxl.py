@@ -9,8 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.io
+import scipy.signal
 
 from tests.helpers import PROJECT
+from utils.answers import tasks
+from utils.answers.findings import FINDINGS, findings_of
 from utils.datasets import ptbxl
 from utils.running.errors import UserError
 
@@ -21,8 +24,8 @@ TOP = 'ptb-xl-a-large-publicly-available-electrocardiography-dataset-1.0.3/'
 
 def run(*arguments):
     pytest.importorskip('wfdb', reason='PTB-XL is read with wfdb: pip install wfdb')
-    return subprocess.run([sys.executable, '-m', 'utils.datasets.ptbxl', *map(str, arguments)], cwd=PROJECT,
-                          text=True, capture_output=True, timeout=120)
+    return subprocess.run([sys.executable, '-m', 'utils.datasets.ptbxl', *map(str, arguments)],
+                          cwd=PROJECT, text=True, capture_output=True, timeout=120)
 
 
 @pytest.fixture(scope='module')
@@ -120,11 +123,11 @@ def test_records_are_those_of_ptbxl(whole, converted):
 
 def test_leads_are_put_in_order(mini, tmp_path):
     pytest.importorskip('wfdb')
-    straight = ptbxl.read_signal(mini / FIRST, tmp_path)
+    straight = ptbxl.read_signal(mini / FIRST, tmp_path, 500)
     path = mini / f'{FIRST}.hea'
     path.write_text(path.read_text().replace('0 II\n', '0 V9\n').replace('0 I\n', '0 II\n')
                     .replace('0 V9\n', '0 I\n'))
-    swapped = ptbxl.read_signal(mini / FIRST, tmp_path)
+    swapped = ptbxl.read_signal(mini / FIRST, tmp_path, 500)
     np.testing.assert_array_equal(swapped, straight[[1, 0, *range(2, 12)]])
 
 
@@ -187,12 +190,12 @@ def fill(mini, column, value, rows=1):
 ])
 def test_broken_row_is_named_and_left_out(mini, column, value):
     fill(mini, column, value)
-    records, problems = ptbxl.read_records(mini, 1, 2)
+    records, problems = ptbxl.read_records(mini, 1, 2, 500)
     assert len(records) == 7 and len(problems) == 1 and 'row 1 is broken' in problems[0]
 
 
 @pytest.mark.parametrize('damage, words', [
-    (lambda mini: (mini / 'records500').rename(mini / 'records100'), 'and records500'),
+    (lambda mini: (mini / 'records500').rename(mini / 'records50'), 'and records500 or records100'),
     (lambda mini: (mini / ptbxl.DATABASE).write_text('a,b\n1,2\n'), 'no UTF-8 CSV file with'),
     (lambda mini: (mini / ptbxl.DATABASE).write_bytes(b'\xff\xfe\x00'), 'no UTF-8 CSV file'),
     (lambda mini: fill(mini, 'patient_id', '13243.0'), 'patient 13243 is in 2 folds'),
@@ -201,7 +204,7 @@ def test_broken_row_is_named_and_left_out(mini, column, value):
 def test_broken_download_is_refused(mini, damage, words):
     damage(mini)
     with pytest.raises(UserError, match=words):
-        ptbxl.read_records(ptbxl.open_source(str(mini)), 1, 2)
+        ptbxl.read_records(ptbxl.open_source(str(mini)), 1, 2, 500)
 
 
 def test_broken_zips_are_named(tmp_path):
@@ -212,7 +215,7 @@ def test_broken_zips_are_named(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b'ecg_idecg', b'ecg_idEcg', 1))
     with pytest.raises(UserError, match='ptbxl_database.csv: cannot be read .*CRC'):
-        ptbxl.read_records(ptbxl.open_source(str(path)), 1, 2)
+        ptbxl.read_records(ptbxl.open_source(str(path)), 1, 2, 500)
     for data in (whole[:3000], whole.replace(TOP[:6].encode(), b'//evil')):
         path.write_bytes(data)
         with pytest.raises(UserError, match='no folder or whole zip'):
@@ -220,9 +223,52 @@ def test_broken_zips_are_named(tmp_path):
 
 
 def test_limit_keeps_the_shares(whole):
-    records, _ = ptbxl.read_records(ptbxl.open_source(whole), 1, 7)
+    records, _ = ptbxl.read_records(ptbxl.open_source(whole), 1, 7, 500)
     for limit in (2, 5, 32, 64):
         chosen = ptbxl.choose(records, limit)
         assert len(set(chosen['name'])) == limit and set(chosen['part']) == {'train', 'val'}
         expected = records['labels'].map(str).value_counts() * limit / 64
         assert (chosen['labels'].map(str).value_counts() - expected).abs().max() < 2
+
+
+def test_task_3_is_what_ptbxl_groups(whole, tmp_path):
+    table = os.path.join(os.path.dirname(MINI), 'ptbxl', 'labels.csv')
+    if not os.path.isfile(table):
+        pytest.skip(f'no {table}: the groups of real statements are needed')
+    done = run(whole, tmp_path / 'out', '--task', 3, '--test-fold', 7, '--leave-out', 6)
+    assert done.returncode == 0, done.stderr
+    folds = database(whole).set_index('ecg_id')['strat_fold']
+    kept = pd.read_csv(tmp_path / 'out' / 'source.csv', dtype=str)['ecg_id']
+    assert set(kept) == set(folds.index[folds != '6']) and '6' in set(folds)
+    groups = pd.read_csv(table, index_col='ecg_id')['statements'].str.split(';')
+    found = labels(tmp_path / 'out')
+    numbers = {name: int(name.removeprefix('TRAIN').removeprefix('TEST')) for name in found}
+    known = {name: groups[number] for name, number in numbers.items() if number in groups}
+    assert len(known) > 55  # of 64: PTB-XL 1.0.3 has dropped a few
+    for name, said in known.items():
+        assert found[name] == ','.join(map(str, findings_of(set(said)))), name
+    read = tasks.read_reference(str(tmp_path / 'out' / 'trainreference.csv'),
+                                [name for name in found if name.startswith('TRAIN')],
+                                tasks.TASKS[3])
+    assert read.shape[1] == len(FINDINGS) and read[:, 0].mean() < 1
+
+
+def test_records_of_100_hz(mini, tmp_path):
+    wfdb = pytest.importorskip('wfdb', reason='PTB-XL is read with wfdb: pip install wfdb')
+    records = database(mini)
+    for high, low in zip(records['filename_hr'], records['filename_lr']):
+        record = wfdb.rdrecord(str(mini / high))
+        folder = mini / os.path.dirname(low)
+        folder.mkdir(parents=True, exist_ok=True)
+        slow = scipy.signal.resample_poly(record.p_signal, 1, 5, axis=0, padtype='line')
+        wfdb.wrsamp(os.path.basename(low), 100, ['mV'] * 12, record.sig_name, slow,
+                    fmt=['16'] * 12, write_dir=str(folder))
+    outs = tmp_path / 'fast', tmp_path / 'slow'
+    for out, rate in zip(outs, (500, 100)):
+        done = run(mini, out, '--task', 1, '--test-fold', 2, '--sampling-rate', rate)
+        assert done.returncode == 0, done.stderr
+        assert f'the records of {rate} Hz' in done.stdout
+    assert labels(outs[0]) == labels(outs[1])
+    for path in outs[0].rglob('*.mat'):
+        fast, slow = (scipy.io.loadmat(out / path.relative_to(outs[0]))['ecgdata'] for out in outs)
+        assert slow.shape == (12, 5000) and np.corrcoef(fast[1], slow[1])[0, 1] > 0.99

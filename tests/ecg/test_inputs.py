@@ -145,7 +145,7 @@ def test_csv_as_people_have_it(kind, tmp_path):
         signal, notes = inputs.read_input(str(tmp_path / 'a.csv'), rate, unit)
         assert np.array_equal(signal, SIGNAL), notes
         assert not any('do not follow' in note or 'resampled' in note for note in notes), notes
-    found, skipped, problems = inputs.find_inputs(str(tmp_path))
+    found, skipped, problems = inputs.find_inputs([str(tmp_path)])
     assert list(found) == ['a'] and not skipped and not problems
 
 
@@ -166,16 +166,16 @@ IN_MV, IN_UV, NONE = (500, 'mV'), (500, 'uV'), (None, None)  # what is given for
 @pytest.mark.parametrize('name, write, options, words', [
     ('a.npy', lambda p: np.save(p, ECG), NONE, 'rate or its unit; give --samp'),
     ('a.npy', lambda p: p.write_bytes(b''), IN_MV, '0 bytes'),
-    ('a.npy', lambda p: np.savez(open(p, 'wb'), ECG), IN_MV, 'not a readable NPY .* archive'),
+    ('a.npy', lambda p: np.savez(open(p, 'wb'), ECG), IN_MV, "not what its name says, but a zip"),
     ('a.npy', lambda p: np.save(p, np.array([Evil()], object)), IN_MV, 'not a readable NPY'),
     ('a.csv', lambda p: open(p, 'wb').truncate(2**26 + 1), IN_UV, 'at most 64 MiB'),
     ('a.csv', an_empty_cell, IN_UV, 'missing .NaN, an empty cell.* lead II at sample 42'),
     ('a.csv', lambda p: p.write_text(with_head(f'{NAMES},x')), IN_UV, '12 columns of .* 13 names'),
     ('a.csv', lambda p: p.write_text('3,2,1\n4,five,6\n'), IN_UV, "'five' in row 2 of the numbers"),
-    ('a.csv', lambda p: p.write_text(with_head(NAMES, NAMES.lower())), IN_UV, "'i' in row 1 of"),
+    ('a.csv', lambda p: p.write_text(with_head(NAMES, NAMES.lower())), IN_UV, 'named twice'),
     ('a.csv', lambda p: p.write_text('\n\n'), IN_UV, 'no rows'),
     ('a.csv', lambda p: p.write_text(CSVS['times alone in front'][0]), (250, 'uV'),
-     'its times say 500 Hz'),
+     'its times or .* say 500 Hz, and .* 250'),
     ('a.mat', lambda p: savemat(p, {'val': UV}), NONE, 'no a.hea beside it'),
     ('a.mat', lambda p: savemat(p, {'ecgdata': ECG[:, ::2]}), NONE, 'says its sampling rate'),
     ('a.mat', lambda p: savemat(p, {'ecgdata': ECG}), (250, None), '10 s at 500 Hz, as in'),
@@ -232,6 +232,31 @@ def test_a_long_recording_of_any_name_is_read_in_part(tmp_path):
     assert np.array_equal(signal, SIGNAL) and '30 s long; the first 10 s' in notes[0]
 
 
+@pytest.mark.parametrize('change', [
+    dict(first='{name} 12 500 5000 2014-05-08 05:05:15'), dict(first='{name} 12 500 5000 2006'),
+    dict(first='{name} 12 500 5000 09:49:17 05-May-2020'), dict(first='{name} 12 500 0'),
+    dict(first='{name} 12 500 5000 10:00:00 1/2/89'), dict(first='{name} 12 500'),
+    dict(gain='1/\u00b5V'), dict(leads=[f'Lead-{lead}' for lead in LEADS])])
+def test_what_does_not_matter_in_a_header_stops_nothing(change, tmp_path):
+    pytest.importorskip('wfdb')
+    write_wfdb(tmp_path, 'a', **change)
+    signal, notes = inputs.read_input(str(tmp_path / 'a.hea'), None, None)
+    assert np.array_equal(signal, SIGNAL) and not notes
+
+
+def test_records_in_two_files_and_without_an_optional_one(tmp_path):
+    pytest.importorskip('wfdb')
+    for half in (0, 6):
+        UV[half:half + 6].T.astype('<i2').tofile(tmp_path / f'a_{half}.dat')
+    lines = [f'a_{at // 6 * 6}.dat 16 1000/mV 16 0 0 0 0 {lead}' for at, lead in enumerate(LEADS)]
+    lines += [f'a.xyz 16 1000/mV 16 0 0 0 0 {name}' for name in ('vx', 'vy', 'vz')]
+    (tmp_path / 'a.hea').write_text('\n'.join(['a 15 500 5000', *lines]))
+    found, notes, problems = inputs.find_inputs([str(tmp_path)])
+    assert list(found) == ['a'] and not notes and not problems
+    signal, notes = inputs.read_input(found['a'], None, None)
+    assert np.array_equal(signal, SIGNAL) and 'vx, vy, vz not used: the file a.xyz is' in notes[0]
+
+
 # Philips' XML, as the package sierraecg gives it.
 
 def test_xml_of_a_cart(tmp_path, monkeypatch):
@@ -244,7 +269,7 @@ def test_xml_of_a_cart(tmp_path, monkeypatch):
              for lead, row in zip(LEADS, UV)]
     monkeypatch.setitem(sys.modules, 'sierraecg',
                         SimpleNamespace(read_file=lambda path: SimpleNamespace(leads=leads)))
-    assert list(inputs.find_inputs(str(tmp_path))[0]) == ['a']
+    assert list(inputs.find_inputs([str(tmp_path)])[0]) == ['a']
     signal, notes = inputs.read_input(str(tmp_path / 'a.xml'), None, None)
     assert np.abs(signal - ECG).max() < 0.0051 and not notes
     (tmp_path / 'b.xml').write_text('<a/>')
@@ -255,16 +280,16 @@ def test_xml_of_a_cart(tmp_path, monkeypatch):
 # Folders.
 
 def test_find_one(everything, tmp_path):
-    (tmp_path / 'notes.txt').write_text('x')
+    (tmp_path / 'notes.doc').write_text('x')
     with pytest.raises(UserError, match='no such file'):
-        inputs.find_inputs(str(tmp_path / 'none.csv'))
+        inputs.find_inputs([str(tmp_path / 'none.csv')])
     with pytest.raises(UserError, match='not an ECG file'):
-        inputs.find_inputs(str(tmp_path / 'notes.txt'))
+        inputs.find_inputs([str(tmp_path / 'notes.doc')])
     for given, name, path in (('wfdb', 'wfdb', 'wfdb.hea'), ('wfdb.dat', 'wfdb', 'wfdb.hea'),
                               ('wfdb.hea', 'wfdb', 'wfdb.hea'), ('rows.CSV', 'rows', 'rows.CSV'),
                               ('physionet.hea', 'physionet', 'physionet.mat'),
                               ('physionet.mat', 'physionet', 'physionet.mat')):
-        found, _, _ = inputs.find_inputs(os.path.join(everything, given))
+        found, _, _ = inputs.find_inputs([os.path.join(everything, given)])
         assert found == {name: os.path.join(everything, path)}
 
 
@@ -279,9 +304,10 @@ def test_find_in_a_folder(everything, tmp_path):
     (tmp_path / 'own' / '._A.mat').write_bytes(b'x')
     (tmp_path / 'own' / 'sub').mkdir()
     np.save(tmp_path / 'own' / 'columns.npy', ECG)
-    found, notes, problems = inputs.find_inputs(own)
-    assert list(found) == ['array', 'array_turned', 'mat', 'mat_turned', 'named_order',
+    found, notes, problems = inputs.find_inputs([own])
+    assert list(found) == ['array', 'array_turned', 'empty', 'mat', 'mat_turned', 'named_order',
                            'physionet', 'physionet_order', 'rows', 'wfdb', 'wfdb_order']
+    others.pop('empty.csv')  # it may be an ECG that was not copied: reading it says so
     note, = notes
     assert all(name in note for name in [*others, 'sub']) and 'dat' not in note
     (name, line), = problems
@@ -289,8 +315,30 @@ def test_find_in_a_folder(everything, tmp_path):
     for file in ('report.pdf', 'labels.csv'):
         shutil.copy(os.path.join(own, file), tmp_path)
     with pytest.raises(UserError, match='no ECGs directly in it') as caught:
-        inputs.find_inputs(str(tmp_path))
+        inputs.find_inputs([str(tmp_path)])
     assert 'labels.csv' in caught.value.lines[1]
+
+
+def test_several_paths_and_what_may_be_an_ecg(everything, tmp_path):
+    for name in ('a.dat', 'b.edf', 'c.xlsx', 'notes.txt', 'labels.csv'):
+        (tmp_path / name).write_text('name,tag\nx,1\n')
+    mat = os.path.join(everything, 'mat.mat')
+    found, notes, problems = inputs.find_inputs([mat, mat, str(tmp_path), 'none.mat',
+                                                 os.path.join(everything, 'wfdb.hea')])
+    assert list(found) == ['mat', 'wfdb'] and 'labels.csv, notes.txt' in notes[0]
+    assert [name for name, _ in problems] == ['a', 'b', 'c', 'none']
+    assert 'a.dat' in problems[0][1] and '.hea beside it' in problems[0][1]
+
+
+@pytest.mark.parametrize('name, data, words', [
+    ('a.mat', b'# Created by Octave 6.4\n# name: ecgdata\n', "Octave's text; save it there"),
+    ('a.npy', b'version https://git-lfs.github.com/spec/v1\n', 'a pointer of Git LFS'),
+    ('a.mat', b'<!doctype html><html>', 'a web page'), ('a.npy', b'\x80\x04x', 'a Python pickle'),
+    ('a.mat', b'\x93NUMPY\x01', 'an NPY file')])
+def test_what_another_thing_is_is_said(name, data, words, tmp_path):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError, match=f'{name}: not what its name says, but {words}'):
+        inputs.read_input(str(tmp_path / name), *IN_MV)
 
 
 def test_draw_inputs(everything, tmp_path):
@@ -315,7 +363,7 @@ def test_draw_inputs(everything, tmp_path):
 def test_an_endless_word_is_refused_and_not_pondered(file, text, words, tmp_path):
     (tmp_path / file).write_text(text)
     code = ('import sys; from utils.ecg import inputs\n'
-            'for path in inputs.find_inputs(sys.argv[1])[0].values():\n'
+            'for path in inputs.find_inputs([sys.argv[1]])[0].values():\n'
             '    inputs.read_input(path, 500, "mV")')
     done = subprocess.run([sys.executable, '-c', code, str(tmp_path)], cwd=PROJECT,
                           capture_output=True, text=True, timeout=100)  # that once went by

@@ -1,6 +1,7 @@
 import gzip
 import io
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -122,7 +123,7 @@ LABELS = b'name,tag\nTRAIN0001,0\nTRAIN0002,1\n'
 def members(folder='数据/'):
     return {f'{folder}train/TRAIN0001.mat': mat_bytes(),
             f'{folder}train/TRAIN0002.mat': mat_bytes(), f'{folder}val/TEST0001.mat': mat_bytes(),
-            f'{folder}trainreference.csv': LABELS, f'{folder}说明.txt': 'read me'.encode()}
+            f'{folder}trainreference.csv': LABELS, f'{folder}说明.txt': b'read me'}
 
 
 def write_tar(path, contents, encoding='utf-8'):
@@ -208,6 +209,32 @@ def test_damaged_archive(name, tmp_path):
     if name != 'a.tar':  # which has no checksum of its contents
         changed = bytes([data[50_000] ^ 1])
         assert 'damaged' in damaged(archive, data[:50_000] + changed + data[50_001:])
+
+
+def test_sound_archives_of_other_ways_to_pack(tmp_path):
+    source = tmp_path / 'source'
+    lay_out(source)
+    write(source / 'source.csv', b'name,patient\nTRAIN0001,7\nTRAIN0002,7\n')
+    for kind in ('gztar', 'zip'):
+        archive = shutil.make_archive(str(tmp_path / 'packed'), kind, source)  # begins with ./
+        found, _ = find(archive, tmp_path)
+        check(found)
+        with open(found.patients, 'rb') as file:
+            assert file.read() == (source / 'source.csv').read_bytes()
+
+
+@pytest.mark.parametrize('method, flag, words', [(9, 0, 'Deflate64'), (8, 1, 'a password')])
+def test_zips_that_python_cannot_unpack_are_not_called_damaged(method, flag, words, tmp_path):
+    archive = write_zip(tmp_path / 'a.zip', members())
+    data = bytearray((tmp_path / 'a.zip').read_bytes())
+    for begin, flags, place in ((b'PK\x03\x04', 6, 8), (b'PK\x01\x02', 8, 10)):
+        at = data.find(begin)
+        data[at + flags] |= flag
+        data[at + place] = method
+    (tmp_path / 'a.zip').write_bytes(data)
+    with pytest.raises(UserError, match=f'has .*{words}.*, which Python cannot unpack') as caught:
+        find(archive, tmp_path)
+    assert 'damaged' not in str(caught.value)
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='limits the memory of a process')

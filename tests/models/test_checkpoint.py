@@ -1,151 +1,15 @@
-import hashlib
-import json
 import os
-import pickle
 import random
-import shutil
-import threading
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from models import checkpoint
+from tests.helpers import PROJECT, Program, same_arrays
+from utils.running import settings
 from utils.running.errors import UserError
-from utils.running.settings import Config
 
-WEIGHTS = {'fc.weight': np.arange(6, dtype=np.float32).reshape(2, 3), 'fc.bias': np.ones(2, 'f4')}
-METRICS = {'epoch': 3, 'iteration': 60, 'threshold': 0.5, 'validation': {'f1': 0.8, 'auc': None}}
-OUTSIDE = {'../outside.pdparams': hashlib.sha256(pickle.dumps(WEIGHTS)).hexdigest()}
-TABLE = pd.DataFrame({'name': ['a'], 'abnormal: truth': [1], 'abnormal: log-odds': [0.25]})
-
-
-class Evil:
-    """Writes a marker when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (self.path, 'w')
-
-
-def same(found, expected=WEIGHTS):
-    return found.keys() == expected.keys() and \
-        all(np.array_equal(value, expected[key]) for key, value in found.items())
-
-
-def save(folder, value=0.0, count=1, epoch=3):
-    networks = [{key: each + value for key, each in WEIGHTS.items()} for _ in range(count)]
-    checkpoint.save_best(str(folder), networks, Config(seed=7), {**METRICS, 'epoch': epoch}, TABLE)
-
-
-def test_weights_as_paddle_writes_and_reads_them(tmp_path):
-    import paddle
-    layer = paddle.nn.Linear(3, 2)
-    paddle.save(layer.state_dict(), str(tmp_path / 'w.pdparams'))
-    found = checkpoint.read_weights(str(tmp_path / 'w.pdparams'))
-    assert np.array_equal(found['weight'], layer.weight.numpy())
-    save(tmp_path / 'best_model')
-    back = paddle.load(str(tmp_path / 'best_model' / 'model.pdparams'))
-    assert np.array_equal(np.asarray(back['fc.weight']), WEIGHTS['fc.weight'])
-    for protocol in (0, 2):  # of Paddles and Pythons long gone
-        (tmp_path / 'old').write_bytes(pickle.dumps(WEIGHTS, protocol))
-        assert same(checkpoint.read_weights(str(tmp_path / 'old')))
-
-
-@pytest.mark.parametrize('wrap', [lambda evil: {**WEIGHTS, 'x': [evil]},
-                                  lambda evil: {'a': np.array([evil], dtype=object)}])
-def test_weights_that_would_run_code(wrap, tmp_path):
-    marker, path = tmp_path / 'marker', tmp_path / 'w.pdparams'
-    path.write_bytes(pickle.dumps(wrap(Evil(str(marker)))))
-    with pytest.raises(UserError, match='w.pdparams'):
-        checkpoint.read_weights(str(path))
-    assert not marker.exists()
-
-
-@pytest.mark.parametrize('data, words', [
-    (b'', 'w.pdparams'), (b'<html>404', 'web page'), (pickle.dumps(5), 'w.pdparams'),
-    (pickle.dumps({'a': np.ones(2)}), 'float64, expected a float32'),
-    (pickle.dumps({'a': np.array([np.nan], np.float32)}), 'NaN'),
-    (pickle.dumps({'model': WEIGHTS}), 'is dict'), (pickle.dumps(WEIGHTS)[:-20], 'w.pdparams')])
-def test_files_that_hold_no_weights(data, words, tmp_path):
-    (tmp_path / 'w.pdparams').write_bytes(data)
-    with pytest.raises(UserError, match=words):
-        checkpoint.read_weights(str(tmp_path / 'w.pdparams'))
-    for path in (tmp_path, tmp_path / 'none'):
-        with pytest.raises(UserError, match='expected weights'):
-            checkpoint.read_weights(str(path))
-
-
-@pytest.mark.parametrize('count', [1, 3])
-def test_best_model_comes_back(count, tmp_path):
-    save(tmp_path / 'best_model', count=count)
-    for path in (tmp_path, tmp_path / 'best_model'):
-        networks, config, metrics = checkpoint.load_best(str(path))
-        assert len(networks) == count and all(same(weights) for weights in networks)
-        assert config == Config(seed=7) and metrics['validation'] == METRICS['validation']
-    os.rename(tmp_path / 'best_model', tmp_path / 'best_model.complete')  # as a kill leaves it
-    assert len(checkpoint.load_best(str(tmp_path / 'best_model'))[0]) == count
-    os.rename(tmp_path / 'best_model.complete', tmp_path / 'best_model')
-    table = pd.read_csv(tmp_path / 'best_model' / checkpoint.VALIDATION)
-    assert table.to_numpy().tolist() == TABLE.to_numpy().tolist()
-
-
-def test_best_model_can_be_read_while_it_is_replaced(tmp_path):
-    """Whatever moment a reader meets, model, settings and scores are of one and the same."""
-    folder, stop, seen = tmp_path / 'best_model', threading.Event(), set()
-    save(folder, 0.0, epoch=0)
-
-    def write():
-        for epoch in range(1, 60):
-            save(folder, float(epoch), epoch=epoch)
-        stop.set()
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    while not stop.is_set():
-        networks, _, metrics = checkpoint.load_best(str(tmp_path))
-        assert networks[0]['fc.bias'][0] == 1.0 + metrics['epoch']
-        seen.add(metrics['epoch'])
-    writer.join()
-    assert len(seen) > 3
-
-
-@pytest.mark.parametrize('name', ['model.pdparams', 'metrics.json', 'config.yml'])
-def test_a_damaged_best_model_is_refused_or_reads_as_it_was(name, tmp_path):
-    save(tmp_path / 'source')
-    rng = random.Random(5)
-    for _ in range(30):
-        folder = shutil.copytree(tmp_path / 'source', tmp_path / 'best_model', dirs_exist_ok=True)
-        data = bytearray((folder / name).read_bytes())
-        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-        (folder / name).write_bytes(data)
-        try:
-            networks, _, _ = checkpoint.load_best(str(folder))
-            assert same(networks[0]) and name != 'model.pdparams'
-        except (UserError, FileNotFoundError):
-            pass
-    os.remove(folder / name)
-    with pytest.raises((UserError, FileNotFoundError)):
-        checkpoint.load_best(str(folder))
-
-
-@pytest.mark.parametrize('change', [{'sha256': None}, {'sha256': {}}, {'sha256': 'x' * 64},
-                                    {'validation': None}, {'epoch': 'x'}, {'sha256': OUTSIDE}])
-def test_metrics_of_a_stranger_or_an_earlier_version(change, tmp_path):
-    save(tmp_path / 'best_model')
-    (tmp_path / 'outside.pdparams').write_bytes(pickle.dumps(WEIGHTS))
-    path = tmp_path / 'best_model' / 'metrics.json'
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises((UserError, FileNotFoundError)):
-        checkpoint.load_best(str(tmp_path))
-
-
-def test_nothing_is_there(tmp_path):
-    with pytest.raises(UserError, match='no trained model there'):
-        checkpoint.load_best(str(tmp_path / 'output'))
-    assert checkpoint.load_last(str(tmp_path / 'last')) == (None, None, [])
+SETTINGS = ('model.name=resnet18', 'train.iters=7', 'train.batch_size=10')
 
 
 def keep(folder, iteration, alone=False):
@@ -170,6 +34,10 @@ def test_last_keeps_two_and_falls_back(tmp_path):
         assert os.listdir(tmp_path) == [f'iter_{iteration:08d}.npz']
 
 
+def test_nothing_is_there(tmp_path):
+    assert checkpoint.load_last(str(tmp_path / 'last')) == (None, None, [])
+
+
 def test_every_damage_of_a_checkpoint_is_noticed(tmp_path):
     keep(tmp_path, 5)
     path, rng = tmp_path / 'iter_00000005.npz', random.Random(1)
@@ -184,8 +52,8 @@ def test_every_damage_of_a_checkpoint_is_noticed(tmp_path):
         data[at] ^= 1 << rng.randrange(8)
         path.write_bytes(data if rng.random() < 0.8 else data[:at])
         try:
-            again, same_arrays, _ = checkpoint.load_last(str(tmp_path))
-            assert again == state and same(same_arrays, arrays)
+            again, found, _ = checkpoint.load_last(str(tmp_path))
+            assert again == state and same_arrays(found, arrays)
         except UserError as error:
             assert 'none of its checkpoints can be read' in str(error)
 
@@ -193,7 +61,7 @@ def test_every_damage_of_a_checkpoint_is_noticed(tmp_path):
 def test_a_checkpoint_that_would_run_code(tmp_path):
     marker = tmp_path / 'marker'
     evil = np.empty(1, dtype=object)
-    evil[0] = Evil(str(marker))
+    evil[0] = Program(marker)
     np.savez(tmp_path / 'iter_00000005.npz', state=evil)
     with pytest.raises(UserError, match='none of its checkpoints'):
         checkpoint.load_last(str(tmp_path))
@@ -204,3 +72,77 @@ def test_checkpoints_of_an_earlier_version(tmp_path):
     (tmp_path / 'iter_00000005.ckpt').write_bytes(b'ECG checkpoint 1\n')
     with pytest.raises(UserError, match='earlier version.*train.resume=never'):
         checkpoint.load_last(str(tmp_path))
+
+
+# What may change between a run and its going on.
+
+@pytest.fixture
+def saved(tmp_path):
+    """The output of a run that was stopped after 4 iterations; it holds no network."""
+    matter = settings.that_matter(settings.load(os.path.join(PROJECT, 'config.yml'), SETTINGS))
+    state = {'iteration': 4, 'fingerprint': {**matter, 'data': '40 records'},
+             'progress': {'bad': 1}}  # which older runs counted
+    checkpoint.save_last(str(tmp_path / 'last'), state, {'x': np.ones(1)})
+    return str(tmp_path)
+
+
+def resume(output, *pairs, insist=False, data='40 records'):
+    """The iteration after which train.py would go on with these settings and records."""
+    config = settings.load(os.path.join(PROJECT, 'config.yml'),
+                           [*SETTINGS, f'output={output}', *pairs])
+    state, _, _ = checkpoint.resume(config, insist, {**settings.that_matter(config), 'data': data})
+    return state and state['iteration']
+
+
+def refuse(*arguments, **named):
+    with pytest.raises(UserError) as caught:
+        resume(*arguments, **named)
+    line, = caught.value.lines
+    return line
+
+
+@pytest.mark.parametrize('pair, words', [
+    ('train.iters=8', 'train.iters 7 there, 8 now'), ('seed=1', 'seed 2021 there, 1 now'),
+    ('model.name=resnet34', 'model.name resnet18 there, resnet34 now'),
+    ('augment.gain=0', 'augment.gain 0.2 there, 0.0 now')])
+def test_settings_that_matter_are_refused_by_name(pair, words, saved):
+    line = refuse(saved, pair)
+    assert words in line and '-o train.resume=never' in line
+    extended = ('train.resume=extend', 'train.iters=9')
+    if pair.startswith('train.iters'):
+        assert resume(saved, *extended) == 4
+    else:
+        assert words in refuse(saved, pair, *extended)
+
+
+def test_settings_that_do_not_matter_may_change_and_records_may_not(saved):
+    free = ('data.workers=7', 'data.cache=false', 'train.log_interval=3', 'train.save_interval=9',
+            'predict.threshold=0.3', 'predict.batch_size=2', 'predict.answer=x.csv',
+            'data.source=/elsewhere', 'train.amp=true')
+    assert resume(saved, *free) == 4
+    assert 'data 40 records there, 41 records now' in refuse(saved, data='41 records')
+
+
+def test_a_setting_that_an_older_run_did_not_know_had_its_default(saved):
+    state, arrays, _ = checkpoint.load_last(os.path.join(saved, 'last'))
+    del state['fingerprint']['train.ema'], state['fingerprint']['augment.wander']
+    checkpoint.save_last(os.path.join(saved, 'last'), state, arrays)
+    assert resume(saved) == 4
+    assert 'train.ema 0.33 there, 0.5 now' in refuse(saved, 'train.ema=0.5')
+
+
+def test_a_setting_that_is_gone_must_have_been_what_is_done_now(saved):
+    state, arrays, _ = checkpoint.load_last(os.path.join(saved, 'last'))
+    for rate in (1.0, 0.1):
+        state['fingerprint']['train.backbone_rate'] = rate
+        checkpoint.save_last(os.path.join(saved, 'last'), state, arrays)
+        if rate == 1.0:
+            assert resume(saved) == 4
+    assert 'train.backbone_rate 0.1 there, 1.0 now' in refuse(saved)
+
+
+def test_nothing_to_go_on_from(tmp_path):
+    for insist, pair in ((True, 'seed=1'), (False, 'train.resume=extend')):
+        line = refuse(str(tmp_path), pair, insist=insist)
+        assert f'{tmp_path}/last: there is no checkpoint' in line
+    assert resume(str(tmp_path)) is None

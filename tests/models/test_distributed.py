@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import train
-from models import checkpoint, ranks
+from models import best_model, checkpoint, ranks
 from tests.helpers import PROJECT, SMALL, overrides
 from utils.running import settings
 from utils.running.errors import UserError
@@ -131,7 +131,7 @@ def test_training_stops_together_and_goes_on(drawn, trained, tmp_path):
     # The same start; BatchNorm sees 4 pictures instead of 8.
     assert abs(float(two[0][1]) - float(one[0][1])) < 0.5
     names = [[line.split(',')[0] for line in open(os.path.join(
-        folder, 'best_model', checkpoint.VALIDATION))] for folder in (output, trained)]
+        folder, 'best_model', best_model.VALIDATION))] for folder in (output, trained)]
     assert names[0] == names[1] and len(names[0]) == 5
     assert os.path.isfile(checkpoint.list_last(os.path.join(output, 'last'))[0])
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from models import build_model, inference
-from utils.answers.tasks import TASKS, margins_of
+from utils.answers import tasks
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 64, 64), dtype=np.uint8)
 
@@ -20,8 +20,12 @@ def models():
     return found
 
 
-def choose(models, precision='fp32', thresholds=0.5):
-    return inference.fastest_network(models, TASKS[1], thresholds, 'cpu', precision, PIXELS[:4])
+def margins_of(logits):
+    return tasks.margins_of(logits, tasks.TASKS[1])
+
+
+def choose(models, precision='fp32'):
+    return inference.fastest_network(models, margins_of, 0.0, 'cpu', precision, PIXELS[:4])
 
 
 @pytest.mark.parametrize('count', [1, 2])
@@ -57,16 +61,16 @@ def test_near_a_threshold_the_exact_network_decides():
 
     margins = np.array([-3.0, -0.1, 0.2, 3.0])
     fast = lambda pixels: np.stack([np.zeros(4), margins], axis=1).astype(np.float32)  # noqa: E731
-    network = inference._ask_again(fast, exact, TASKS[1], 0.5)
+    network = inference._ask_again(fast, exact, margins_of, 0.0)
     pixels = np.arange(4, dtype=np.uint8)[:, None, None] * np.ones((1, 2, 2), np.uint8)
-    found = margins_of(network(pixels), TASKS[1])
+    found = margins_of(network(pixels))
     assert asked == [1, 2] and np.allclose(found, [-3, 0, 0, 3])
 
 
 def test_logits_are_compared_where_probabilities_say_nothing():
     sure = np.array([[0.0, 900.0]])
     with pytest.raises(ValueError):
-        inference._compare(sure * 1.1, sure, TASKS[1], 0.001)
+        inference._compare(sure * 1.1, sure, margins_of, 0.001)
     with pytest.raises(ValueError):
-        inference._compare(sure * np.nan, sure, TASKS[1], 0.001)
-    assert inference._compare(sure, sure, TASKS[1], 0.001) == 0
+        inference._compare(sure * np.nan, sure, margins_of, 0.001)
+    assert inference._compare(sure, sure, margins_of, 0.001) == 0

@@ -138,3 +138,23 @@ def test_every_damage_of_a_png_is_noticed(tmp_path):
             assert np.array_equal(decode_png(path, (64, 64)), PICTURE)
         except UserError:
             assert read_stamp(path) is None
+
+
+@pytest.mark.parametrize('rows', [3, 6])
+def test_what_a_sheet_does_not_show_is_not_drawn(rows):
+    signal = demo.make_record(7, 1, ('normal',))[0]
+    columns = 12 // rows
+    seconds = np.arange(5000) * columns // 5000
+    sheet = np.where(np.arange(12)[:, None] // rows == seconds, signal, np.nan).astype(np.float32)
+    renderer = Renderer(240, 2.0, 1.0, True)
+    whole, cut = renderer.draw(signal), renderer.draw(sheet)
+    for lead in range(12):
+        band = cut[lead * 20:lead * 20 + 20]
+        begin, end = 240 // columns * (lead // rows), 240 // columns * (lead // rows + 1)
+        assert (band[:, begin + 1:end - 1] < 255).any(axis=0).all()
+    hidden = np.repeat(~np.isfinite(sheet[:, ::5000 // 240][:, :240]), 20, axis=0)
+    assert (cut[:240][hidden] < 255).mean() < 0.03  # but for neighbours that run into the band
+    # The average beats are those of the stretch, so nearly those of the whole.
+    assert (cut[240:] < 255).mean() == pytest.approx((whole[240:] < 255).mean(), rel=0.15)
+    beats = [np.nan_to_num(average_beat(each)[0]) for each in (signal, sheet)]
+    assert np.corrcoef(beats[0].ravel(), beats[1].ravel())[0, 1] > 0.97

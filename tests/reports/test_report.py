@@ -10,6 +10,7 @@ import pytest
 
 from tests.helpers import make_signal, overrides, run_script
 from utils.answers import calibration, explanation
+from utils.answers.answer import Answer
 from utils.answers.tasks import TASKS, decide
 from utils.ecg.records import LEADS
 from utils.pictures.render import Renderer
@@ -28,7 +29,7 @@ def make_answer(task, names, known=True):
     shape = (len(names), 12) if task.multi_label else (len(names),)
     thresholds = np.full(12, 0.4) if task.multi_label else 0.4
     truth = decide(rng.random(shape), thresholds, task) if known else None
-    return report.Answer(task, names, rng.random(shape), thresholds, truth, width=0.3)
+    return Answer(task, names, rng.random(shape), thresholds, truth, width=0.3)
 
 
 def write_page(path, task, names, language='en', known=True):
@@ -129,7 +130,7 @@ def test_chooses_the_wrong_the_unsure_and_some_sure_of_each_kind():
 
 def test_what_mattered_is_told_for_the_answer_that_was_given():
     """A lead that speaks for normal speaks against abnormal."""
-    answer = report.Answer(TASKS[1], ['normal', 'abnormal'], np.array([0.1, 0.9]), 0.5, None)
+    answer = Answer(TASKS[1], ['normal', 'abnormal'], np.array([0.1, 0.9]), 0.5, None)
     falls = np.zeros((12, 1))
     falls[[3, 8], 0] = 2.0, -1.0
     for index, lead in ((0, 'V3'), (1, 'aVR')):
@@ -162,7 +163,8 @@ def test_points_at_the_lead_and_the_second_that_a_network_looks_at():
         ink = np.where(where, 255.0 - pixels, 0).sum(axis=(1, 2))
         return np.stack([-ink, ink], axis=1).astype(np.float32)
 
-    leads, seconds = explanation.explain(network, picture, explanation.flat_picture(render), TASKS[1])
+    flat = explanation.flat_picture(render)
+    leads, seconds = explanation.explain(network, picture, flat, TASKS[1])
     assert leads.shape == (12, 1) and seconds.shape == (10, 1)
     assert leads.argmax() == lead and not np.delete(leads, lead).any()
     assert seconds.argmax() == 3 and not np.delete(seconds, 3).any()

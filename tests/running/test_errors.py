@@ -26,6 +26,9 @@ def end(body, *shell, **options):
     ('return 1 / 0', 1, 'ZeroDivisionError'),
     ('raise errors.UserError("a\\x1b[2Jb")', 2, 'error: a?[2Jb\n'),
     ('bytes(2**62)', 2, 'error: memory ran out'),
+    ('raise OSError("(External) CUDA error(719), launch failure.\\n [Hint: x] (at a.cc:1)")', 2,
+     'error: the GPU failed: (External) CUDA error(719), launch failure; what was saved is whole'),
+    ('raise OSError("anything")', 2, 'error: a file: anything'),
 ])
 def test_exit_codes_and_lines(body, code, words):
     result = end(body)

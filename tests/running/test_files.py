@@ -128,9 +128,9 @@ def test_a_folder_is_locked_for_others_until_its_holder_dies(tmp_path):
     holder = subprocess.Popen([sys.executable, '-c', code, PROJECT, str(tmp_path)],
                               stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == 'held\n'
-    with pytest.raises(UserError, match='another run is using this folder.*-o output=FOLDER'):
-        with files.lock_folder(str(tmp_path), 'output'):
-            pass
+    with pytest.raises(UserError, match='another run is using this folder.*-o output=FOLDER'), \
+            files.lock_folder(str(tmp_path), 'output'):
+        pass
     holder.kill()
     holder.communicate()
     with files.lock_folder(str(tmp_path), 'output'):

@@ -66,7 +66,8 @@ def wait(seconds):
 @pytest.mark.skipif(not os.path.isdir('/proc/self'), reason='looks for processes in /proc')
 @pytest.mark.parametrize('signum, code', [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_processes_end_with_the_main_one(signum, code, tmp_path):
-    (tmp_path / 'script.py').write_text(SCRIPT.format(project=PROJECT, tests=os.path.dirname(__file__)))
+    (tmp_path / 'script.py').write_text(SCRIPT.format(project=PROJECT,
+                                                      tests=os.path.dirname(__file__)))
     running = subprocess.Popen([sys.executable, str(tmp_path / 'script.py')], text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert running.stdout.readline() == 'started\n'

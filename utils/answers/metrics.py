@@ -1,13 +1,9 @@
-"""Labels + probabilities -> F1, AUC, accuracy, intervals, thresholds."""
+"""Labels + probabilities -> F1, AUC, accuracy, intervals."""
 import numpy as np
 import pandas as pd
-from sklearn.metrics import f1_score, precision_recall_curve, roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 
-from utils.answers.tasks import decide, probabilities_of
-
-# Records of the rarer kind, after which a threshold counts as much as what it is pulled towards.
-TRUST_SHARED = 50
-TRUST_OWN = 2
+from utils.answers.tasks import decide
 
 
 def f1(targets, decisions):
@@ -66,6 +62,12 @@ def score(targets, probabilities, thresholds, task):
             'class_f1': class_f1, 'class_auc': class_auc}
 
 
+def in_words(scores):
+    """The three scores that both tasks have, of score(), in a few words."""
+    return (f'F1 {scores["f1"]:.3f}, AUC {scores["auc"]:.3f}, accuracy '
+            f'{scores["accuracy"]:.3f}')
+
+
 def bootstrap_interval(function, arrays, seed, draws=1000):
     """95 % percentile interval of a score: records are drawn with replacement (Efron 1979).
 
@@ -112,30 +114,3 @@ def describe(targets, probabilities, thresholds, seed, task):
             yield f'  {name}: {int(count)} records, F1 {of_f1:.4f}, AUC {of_auc:.4f}'
     else:
         yield str(pd.crosstab(targets, decisions, rownames=['truth'], colnames=['answer']))
-
-
-def tune_thresholds(targets, margins):
-    """The threshold with the best F1 of each class, pulled towards 0.5 where records are few.
-
-    targets: int array (n,), or array (n, 12) of 0 and 1; margins: log-odds, float array (n,) or
-    (n, 12), of records that were not trained on
-    Returns: float array () or (12,) of probabilities
-    """
-    if targets.ndim == 1:
-        return probabilities_of(_pulled(targets, margins, 0.0, TRUST_SHARED))
-    shared = _pulled(targets.ravel(), margins.ravel(), 0.0, TRUST_SHARED)
-    return probabilities_of([_pulled(*each, shared, TRUST_OWN)
-                             for each in zip(targets.T, margins.T)])
-
-
-def _pulled(truth, margins, towards, trust_after):
-    """The log-odds with the best F1, pulled: as far as `trust_after` records of the rarer kind
-    weigh against those that are there."""
-    count = min(truth.sum(), len(truth) - truth.sum())
-    if count == 0:
-        return towards
-    precision, recall, at = precision_recall_curve(truth, margins)
-    scores = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    best = int(scores[:-1].argmax())
-    below = at[best - 1] if best else at[best]
-    return (count * (at[best] + below) / 2 + trust_after * towards) / (count + trust_after)

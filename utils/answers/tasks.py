@@ -6,32 +6,19 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from utils.ecg.beats import MEASURES
+from utils.answers.findings import FINDINGS
+from utils.ecg.text import read_named_rows, record_of
 from utils.running.errors import UserError
 
-MOST_PROBLEMS = 20  # that are told one by one
 MOST_WORDS = 12  # of the class names of a record
 TAGS = {'0': 0, '1': 1, '0.0': 0, '1.0': 1, 'normal': 0, 'abnormal': 1, '正常': 0, '异常': 1}
 
-# Labels 1-12 of task 2, as made-up ECGs call them; 'other' is left bundle branch block (LBBB) or
-# ventricular hypertrophy (LVH) there.
-DIAGNOSES = ('normal', 'bradycardia', 'tachycardia', 'arrhythmia', 'AF', 'PVC', 'PAC', 'AVB1',
-             'CRBBB', 'T', 'ST', 'other')
-
-# Task 3, see start.py: what ECGs show, and for each number whether it is above 1, 2, 3 quarters of
-# all; intervals in s, known since they were chosen, PR 0 in AF.
-RHYTHMS = ('bradycardia', 'tachycardia', 'arrhythmia', 'AF', 'PVC', 'PAC')
-SHAPES = ('LBBB', 'LVH', 'RVH', 'infarction', 'low voltage', 'paced', 'LAFB', 'LPFB', 'IRBBB',
-          'CRBBB', 'long QT', 'T', 'ST', 'AVB1')
-FINDINGS = ('abnormal', *RHYTHMS, *SHAPES)
-INTERVALS = ('PR', 'QRS', 'QTc')
-QUARTERS = tuple(f'{value} above {quarter} quarter(s)' for value in MEASURES + INTERVALS
-                 for quarter in (1, 2, 3))
+ABNORMAL_COUNTS = 10  # times as much as any other output of task 3, in the loss
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task of the competition, or 3: what made-up ECGs teach, to start from.
+    """A task of the competition, or 3: all that PTB-XL's readers wrote, to start from.
 
     class_names: what the network's outputs stand for; multi_label: several classes at once
     (sigmoid), else one (softmax)
@@ -44,15 +31,12 @@ class Task:
     def importance(self):
         """How much each class counts in the loss: float32 array (classes,) with a mean of 1.
 
-        In task 3 the findings count as much as all the numbers, which are many more.
+        In task 3 "abnormal" is what is asked for first.
         """
-        count = len(self.class_names)
-        importance = np.ones(count, np.float32)
+        importance = np.ones(len(self.class_names), np.float32)
         if self.number == 3:
-            findings = len(FINDINGS)
-            importance[:findings] = count / 2 / findings
-            importance[findings:] = count / 2 / (count - findings)
-        return importance
+            importance[0] = ABNORMAL_COUNTS
+        return importance / importance.mean()
 
     @property
     def normal_alone(self):
@@ -66,26 +50,40 @@ TASKS = {
                 'atrial fibrillation', 'ventricular premature beat', 'atrial premature beat',
                 'first-degree AV block', 'complete right bundle branch block', 'T-wave change',
                 'ST change', 'other'), True),
-    3: Task(3, FINDINGS + QUARTERS, True),
+    3: Task(3, tuple(name for name, _, _ in FINDINGS), True),
 }
 
 
 def head_of_start(task):
-    """How a network of task 3 can answer another task before it has learnt it: its own "abnormal",
-    and what it has found.
+    """How a network of task 3 can answer another task before it has learnt it.
 
-    Returns: float32 array (classes of task 3, classes), to multiply task 3's logits with; a column
-        of zeros where no finding says the same as a class
+    Returns: float32 array (classes of task 3, classes), to multiply task 3's logits with
     """
-    head = np.zeros((len(TASKS[3].class_names), len(task.class_names)), np.float32)
+    findings = TASKS[3].class_names
+    head = np.zeros((len(findings), len(task.class_names)), np.float32)
     if not task.multi_label:
         head[0] = -0.5, 0.5  # the log-odds are the difference of the two
         return head
     head[0, 0] = -1
-    for column, name in enumerate(DIAGNOSES):
-        if name in FINDINGS:
-            head[FINDINGS.index(name), column] = 1
+    for column, name in enumerate(task.class_names[1:], 1):
+        head[findings.index(name), column] = 1
     return head
+
+
+def targets_of_findings(targets, task):
+    """The labels of task 3 as those of another task.
+
+    targets: float32 array (n, classes of task 3) of 0 and 1
+    Returns: as read_reference(); in task 2 an ECG without any class is "other"
+    """
+    if not task.multi_label:
+        return targets[:, 0].astype(np.int64)
+    findings = TASKS[3].class_names
+    others = targets[:, [findings.index(name) for name in task.class_names[1:]]]
+    normal = (targets[:, :1] == 0) & ~others.any(axis=1, keepdims=True)
+    classes = np.concatenate([normal, others], axis=1).astype(np.float32)
+    classes[~classes.any(axis=1), -1] = 1
+    return classes
 
 
 def read_reference(path, names, task):
@@ -99,17 +97,17 @@ def read_reference(path, names, task):
     Raises: UserError with one line per problem: file, line number, what was found and expected
     """
     names = set(names)
-    rows, found, problems = _read_rows(path, names), {}, []
+    rows, found, problems = read_named_rows(path, names)[1], {}, []
     for line, cells in rows:
-        name = cells[0][:-4] if cells[0].lower().endswith('.mat') else cells[0]
+        name = record_of(cells[0], names)
         try:
             target = _parse_labels(cells, task)
             if name in found:
                 raise ValueError(f'the record {name} stood in line {found[name][0]} already; '
                                  'remove one of the lines')
             if name not in names:
-                raise ValueError(f'there is no picture of the record {name}; run process.py, or '
-                                 'remove the line')
+                raise ValueError(f'there is no record {name} among these {len(names)}; remove the '
+                                 'line, or add the record')
             found[name] = line, target
         except ValueError as error:
             problems.append(f'{path}, line {line}: {error}')
@@ -119,49 +117,17 @@ def read_reference(path, names, task):
         problems.append(f'{path}: no label for {len(missing)} of {len(names)} records: {some}; '
                         'expected one line each')
     other = 1 if task.multi_label else 2
-    if problems and _fit(rows, TASKS[other]):
+    said = {cell.removesuffix('.0') for _, cells in rows for cell in cells[1:] if cell}
+    if problems and said == {'1', '2'} and not task.multi_label:
+        raise UserError(f'{path}: the tags are 1 and 2, expected 0 (normal) and 1 (abnormal); '
+                        'where they mean that, write 0 for 1 and 1 for 2')
+    if problems and said - {'1', '2'} and _fit(rows, TASKS[other]):
         raise UserError(f'{path}: these look like the labels of task {other}, expected those of '
                         f'task {task.number}; set task: {other}')
-    if len(problems) > MOST_PROBLEMS:
-        problems[MOST_PROBLEMS:] = [f'{path}: and {len(problems) - MOST_PROBLEMS} more problems']
     if problems:
         raise UserError(*problems)
     return np.array([found[name][1] for name in sorted(names)],
                     np.float32 if task.multi_label else np.int64)
-
-
-def _read_rows(path, names):
-    """(line number, cells) of the rows with labels: no header, index column or blank lines."""
-    text = _read_text(path)
-    delimiter = max(',;\t', key=text.lstrip().partition('\n')[0].count)
-    reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter)
-    try:
-        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except csv.Error as error:
-        raise UserError(f'{path}: not a table of names and labels ({error})') from None
-    rows = [(line, row) for line, row in rows if any(row)]
-    index = [row[0] for _, row in rows if row[0]]
-    if index == [str(i) for i in range(len(index))] and not set(index) <= names:
-        rows = [(line, row[1:] or ['']) for line, row in rows]  # as DataFrame.to_csv writes it
-    if rows and rows[0][1][0].lower() == 'name' and 'name' not in names:
-        rows = rows[1:]
-    return rows
-
-
-def _read_text(path):
-    try:
-        with open(path, 'rb') as file:
-            data = file.read()
-    except FileNotFoundError:
-        raise UserError(f'{path}: no such file; expected the labels of the records, one line '
-                        'each') from None
-    utf16 = data[:2] in (b'\xff\xfe', b'\xfe\xff')
-    for encoding in ('utf-16',) if utf16 else ('utf-8-sig', 'gb18030'):
-        try:
-            return data.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    raise UserError(f'{path}: neither UTF-8, UTF-16 nor GBK text; save it as UTF-8 CSV')
 
 
 def _fit(rows, task):
@@ -185,7 +151,8 @@ def _parse_labels(cells, task):
         return TAGS[cells[1].lower()]
     count = len(task.class_names)
     labels = [cell[:-2] if cell.endswith('.0') else cell for cell in cells[1:]]
-    if len(labels) == count and set(labels) == {'0', '1'}:  # one-hot
+    nothing = {'0'} if not task.normal_alone else None  # of task 3 there may be nothing to say
+    if len(labels) == count and set(labels) in ({'0', '1'}, nothing):  # one-hot
         labels = [str(number) for number, cell in enumerate(labels, 1) if cell == '1']
     wrong = [label for label in labels if label not in map(str, range(1, count + 1))]
     if wrong:

@@ -12,9 +12,13 @@ import numpy as np
 import pandas as pd
 import scipy.io
 
-from utils.answers.tasks import DIAGNOSES
 from utils.ecg.records import LEADS, PARTS, REFERENCE, SAMPLES, SAMPLING_RATE
 from utils.running import errors, files, log
+
+# Labels 1-12 of task 2, for short; 'other' is left bundle branch block (LBBB) or
+# ventricular hypertrophy (LVH) here.
+DIAGNOSES = ('normal', 'bradycardia', 'tachycardia', 'arrhythmia', 'AF', 'PVC', 'PAC', 'AVB1',
+             'CRBBB', 'T', 'ST', 'other')
 
 TIME = np.arange(SAMPLES) / SAMPLING_RATE  # s
 MAT_HEADER = b'MATLAB 5.0 MAT-file, made-up ECG'.ljust(116)  # scipy's own has the date in it
@@ -299,7 +303,8 @@ def write_demo(out, task, records, seed):
 
 
 def main():
-    parser = argparse.ArgumentParser('python -m utils.datasets.demo', description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser('python -m utils.datasets.demo',
+                                     description=__doc__.splitlines()[0])
     parser.add_argument('out', metavar='OUT', help='folder: new, empty, or of the same demo')
     parser.add_argument('--task', type=int, choices=(1, 2), default=1, help='2: twelve diagnoses')
     parser.add_argument('--records', type=int, default=200, help='a fifth is val; 0.1 MB each')

@@ -3,7 +3,8 @@
     python -m utils.datasets.ptbxl ptb-xl-1.0.3.zip dataset/ptbxl-records --task 1
 
 Task 1: a record with the statement NORM is normal. Task 2: scp_statements.csv has each statement's
-class; "normal" gives way to others, a record without a class is "other". Likelihoods are ignored.
+class; "normal" gives way to others, a record without a class is "other". Task 3: the findings of
+answers/findings.py, by the groups in PTB-XL's own scp_statements.csv. Likelihoods are ignored.
 """
 import argparse
 import ast
@@ -18,9 +19,11 @@ import zipfile
 import numpy as np
 import pandas as pd
 import scipy.io
+from scipy.signal import resample_poly
 
+from utils.answers.findings import FINDINGS, findings_of
 from utils.answers.tasks import TASKS
-from utils.ecg.signals import LEADS
+from utils.ecg.signals import LEADS, SAMPLING_RATE
 from utils.running import errors, files, log
 from utils.running.errors import UserError
 
@@ -30,8 +33,10 @@ STATEMENTS = pathlib.Path(__file__).with_name('scp_statements.csv')
 MARKER = 'conversion.json'  # in OUT: how it was made
 NORMAL, OTHER = 1, 12  # classes of task 2
 EARLY_BEATS = {'PRC(S)', 'BIGU', 'TRIGU'}  # of unsaid origin, unless PVC or PAC says it
-COLUMNS = ('ecg_id', 'patient_id', 'strat_fold', 'filename_hr', 'scp_codes')
-HEADER = r'{0} 12 500 5000\b.*(\n{0}\.dat 16 \S+/mV .*){{12}}'  # of a record
+COLUMNS = ('ecg_id', 'patient_id', 'strat_fold', 'scp_codes')
+FILES = {500: ('records500', 'filename_hr', '_hr'), 100: ('records100', 'filename_lr', '_lr')}
+GROUPS = ('diagnostic', 'form', 'rhythm', 'diagnostic_class', 'diagnostic_subclass')
+HEADER = r'{0} 12 {1} {2}\b.*(\n{0}\.dat 16 \S+/mV .*){{12}}'  # of a record
 PREFIX = {'train': 'TRAIN', 'val': 'TEST'}
 
 
@@ -47,11 +52,37 @@ def open_source(path):
             raise UserError(f'{path}: is no folder or whole zip ({error}), expected PTB-XL; '
                             f'download it again from {URL}') from None
     found = [folder for folder in (top, *top.iterdir())
-             if (folder / DATABASE).is_file() and (folder / 'records500').is_dir()]
+             if (folder / DATABASE).is_file() and rates_of(folder)]
     if len(found) != 1:
-        raise UserError(f'{path}: found {len(found)} folders with {DATABASE} and records500, '
-                        f'expected one, here or one folder down; download both from {URL}')
+        raise UserError(f'{path}: found {len(found)} folders with {DATABASE} and records500 or '
+                        f'records100, expected one, here or one folder down; download both from '
+                        f'{URL}')
     return found[0]
+
+
+def rates_of(folder):
+    """The sampling rates, Hz, of which there are records in a folder, the highest first."""
+    return [rate for rate, (name, _, _) in FILES.items() if (folder / name).is_dir()]
+
+
+def read_groups(source):
+    """The groups of each statement, as PTB-XL's own scp_statements.csv has them.
+
+    Returns: {statement: set of str such as 'super:MI'}, without the underscores that pad names
+    """
+    table = read_table(source / STATEMENTS.name, None).rename(columns={'': 'statement'})
+    table.columns = ['statement', *table.columns[1:]]
+    missing = set(GROUPS) - set(table.columns)
+    if missing:
+        raise UserError(f'{source / STATEMENTS.name}: has no column {", ".join(sorted(missing))}, '
+                        f'expected PTB-XL\'s own table; download it again from {URL}')
+    groups = {}
+    for row in table.to_dict('records'):
+        said = {f'{kind}:{row["statement"]}' for kind in ('form', 'rhythm') if row[kind]}
+        if row['diagnostic']:
+            said |= {f'super:{row["diagnostic_class"]}', f'sub:{row["diagnostic_subclass"]}'}
+        groups[row['statement']] = {name.replace(':_', ':').rstrip('_') for name in said}
+    return groups
 
 
 def read(path):
@@ -84,42 +115,52 @@ def read_classes(path=STATEMENTS):
     return dict(zip(table['statement'], table['class'].replace('', '0').astype(int)))
 
 
-def labels_of(statements, classes, task):
-    """A record's labels: list of int, one tag for task 1, rising classes for task 2."""
+def labels_of(statements, meanings, task):
+    """A record's labels: list of int, one tag for task 1, rising classes for tasks 2 and 3.
+
+    meanings: of read_classes(), for task 3 of read_groups()
+    """
     if task == 1:
         return [0 if 'NORM' in statements else 1]
     codes = set(statements)
+    if task == 3:
+        said = findings_of(set().union(*(meanings[code] for code in codes)))
+        return [number for number, there in enumerate(said, 1) if there]
     if codes & {'PVC', 'PAC'}:
         codes -= EARLY_BEATS
-    found = {classes[code] for code in codes} - {0}
+    found = {meanings[code] for code in codes} - {0}
     if len(found) > 1:
         found.discard(NORMAL)
     return sorted(found or {OTHER})
 
 
-def parse_row(row, classes, task, test_fold):
+def parse_row(row, meanings, task, test_fold, rate):
     """A row of PTB-XL's table, a dict of str, as one of values; some Exception for a broken one."""
     ecg_id, patient, fold = (int(row[column].removesuffix('.0')) for column in COLUMNS[:3])
-    if not re.fullmatch(rf'records500/[0-9]{{5}}/{ecg_id:05d}_hr', row['filename_hr']):
-        raise ValueError(f'filename_hr is not records500/NNNNN/{ecg_id:05d}_hr')
+    folder, column, ending = FILES[rate]
+    file = row[column].replace('\\', '/')  # of a table that was made again on Windows
+    if not re.fullmatch(rf'{folder}/[0-9]{{5}}/{ecg_id:05d}{ending}', file):
+        raise ValueError(f'{column} is not {folder}/NNNNN/{ecg_id:05d}{ending}')
     codes = dict(ast.literal_eval(row['scp_codes']))
-    unknown = [code for code in codes if code not in classes]
+    unknown = [code for code in codes if code not in meanings]
     if unknown or not codes:
         raise ValueError(f'scp_codes has {unknown}, not statements of {STATEMENTS.name}')
     part = 'val' if fold == test_fold else 'train'
     return {'part': part, 'name': f'{PREFIX[part]}{ecg_id:05d}', 'ecg_id': ecg_id,
-            'patient': patient, 'fold': fold, 'file': row['filename_hr'],
+            'patient': patient, 'fold': fold, 'file': file,
             'statements': '; '.join(f'{code} {value}' for code, value in codes.items()),
-            'labels': labels_of(codes, classes, task)}
+            'labels': labels_of(codes, meanings, task)}
 
 
-def read_records(source, task, test_fold):
+def read_records(source, task, test_fold, rate):
     """PTB-XL's table as a DataFrame of what parse_row returns, and a list of str, broken rows."""
-    path, classes = source / DATABASE, read_classes()
+    path = source / DATABASE
+    meanings = read_groups(source) if task == 3 else read_classes()
+    columns = (*COLUMNS, FILES[rate][1])
     rows, problems = [], []
-    for number, row in enumerate(read_table(path, COLUMNS).to_dict('records'), 1):
+    for number, row in enumerate(read_table(path, columns).to_dict('records'), 1):
         try:
-            rows.append(parse_row(row, classes, task, test_fold))
+            rows.append(parse_row(row, meanings, task, test_fold, rate))
         except Exception as error:  # literal_eval raises many kinds
             problems.append(f'{path}: row {number} is broken ({error!r}), download it again: {row}')
     if {row['part'] for row in rows} != set(PREFIX):
@@ -139,6 +180,18 @@ def choose(records, limit):
     return order.iloc[np.linspace(0, len(order) - 1, limit, dtype=int)].sort_index()
 
 
+def find_missing(source, records):
+    """Names of the records whose files are not there, and a list of one str about them, or none."""
+    folders = {file.rpartition('/')[0] for file in records['file']}
+    there = {path.name for folder in folders if (source / folder).is_dir()
+             for path in (source / folder).iterdir()}
+    missing = [record.name for record in records.itertuples() if not
+               {record.file.rpartition('/')[2] + end for end in ('.hea', '.dat')} <= there]
+    files = records['file'][records['name'].isin(missing)]
+    return missing, [f'{source}: {len(missing)} of {len(records)} records are not there, such as '
+                     f'{", ".join(files[:3])}; download it again'] if missing else []
+
+
 def prepare(out, settings):
     """Make the folder `out` ready for a first or a further run with `settings`, a dict."""
     earlier = files.read_json(out / MARKER)
@@ -153,18 +206,20 @@ def prepare(out, settings):
         files.clear_partials(folder)
 
 
-def read_signal(path, scratch):
+def read_signal(path, scratch, rate):
     """A record: float32 array (12, 5000), mV, rows in LEADS order; UserError where it is broken.
-    path: pathlib.Path or zipfile.Path without its extension; scratch: str, a folder"""
+    path: pathlib.Path or zipfile.Path without its extension; scratch: str, a folder; rate: Hz"""
     import wfdb
     copy = pathlib.Path(scratch, path.name)  # wfdb reads files only, and a zip has none
     header, data = (read(path.parent / (path.name + ending)) for ending in ('.hea', '.dat'))
     copy.with_suffix('.hea').write_bytes(header)
     copy.with_suffix('.dat').write_bytes(data)
     try:
-        if not re.match(HEADER.format(path.name), header.decode('ascii')) or len(data) != 120000:
+        samples, size = 10 * rate, 240 * rate
+        if not re.match(HEADER.format(path.name, rate, samples), header.decode('ascii')) or \
+                len(data) != size:
             raise ValueError(f'found {len(data)} bytes and the header {header!r:.200}, expected '
-                             '120000 and one of 12 leads of 5000 samples in mV at 500 Hz')
+                             f'{size} and one of 12 leads of {samples} samples in mV at {rate} Hz')
         record = wfdb.rdrecord(str(copy))
         leads = [lead.upper() for lead in record.sig_name]
         values = record.p_signal[:, [leads.index(lead.upper()) for lead in LEADS]].T
@@ -172,6 +227,8 @@ def read_signal(path, scratch):
             raise ValueError('found samples without a value (NaN), expected none')
     except Exception as error:  # on broken text wfdb raises whatever its parser stumbles over
         raise UserError(f'{path}: is no whole record ({error!r}); download it again') from None
+    if rate != SAMPLING_RATE:
+        values = resample_poly(values, SAMPLING_RATE, rate, axis=1, padtype='line')
     return values.astype(np.float32)
 
 
@@ -182,7 +239,7 @@ def mat_bytes(values):
     return b'MATLAB 5.0 MAT-file, written from PTB-XL'.ljust(116) + buffer.getvalue()[116:]
 
 
-def convert(source, records, out):
+def convert(source, records, out, rate):
     """Write the records that are not there and whole: dict, name -> what is wrong with a record."""
     size = len(mat_bytes(np.zeros((12, 5000), np.float32)))
     problems = {}
@@ -194,7 +251,7 @@ def convert(source, records, out):
             if path.is_file() and path.stat().st_size == size:
                 continue
             try:
-                values = read_signal(source / record.file, scratch)
+                values = read_signal(source / record.file, scratch, rate)
             except UserError as error:
                 path.unlink(missing_ok=True)
                 problems[record.name] = str(error)
@@ -208,7 +265,10 @@ def write_tables(source, records, out, task):
     for part in PREFIX:
         lines = ['name,tag\n'] if task == 1 else []
         for record in records[records['part'] == part].itertuples():
-            lines.append(','.join([record.name, *map(str, record.labels)]) + '\n')
+            labels = record.labels
+            if task == 3:  # none at all is possible, so all are told
+                labels = [int(number in labels) for number in range(1, len(FINDINGS) + 1)]
+            lines.append(','.join([record.name, *map(str, labels)]) + '\n')
         files.write_text(out / f'{part}reference.csv', ''.join(lines))
     files.write_table(out / 'source.csv', records[['name', 'ecg_id', 'patient', 'statements']])
     files.write_bytes(out / 'ATTRIBUTION.txt', read(STATEMENTS.with_name('ptbxl_attribution.txt')))
@@ -220,39 +280,61 @@ def print_summary(records, task):
     """Print how many records of each part have each class."""
     labels = {part: records['labels'][records['part'] == part] for part in PREFIX}
     print(f'{"class":38}   train     val')
-    for number, name in enumerate(TASKS[task].class_names, task - 1):
+    for number, name in enumerate(TASKS[task].class_names, min(task - 1, 1)):
         train, val = (sum(number in each for each in labels[part]) for part in PREFIX)
         print(f'{number:2d} {name:35}{train:8d}{val:8d}')
     print(f'{"records":38}{len(labels["train"]):8d}{len(labels["val"]):8d}', flush=True)
 
 
-def main():
-    """The command; UserError names the broken records when the others are written."""
-    parser = argparse.ArgumentParser('python -m utils.datasets.ptbxl', description='See docs/ptbxl.md.')
+def read_options():
+    """The command line."""
+    parser = argparse.ArgumentParser('python -m utils.datasets.ptbxl',
+                                     description='See docs/ptbxl.md.')
     parser.add_argument('source', metavar='PTBXL', help='PTB-XL 1.0.1 to 1.0.3: folder or zip')
     parser.add_argument('out', metavar='OUT', type=pathlib.Path, help='a new folder, up to 5.2 GB')
-    parser.add_argument('--task', type=int, choices=(1, 2), required=True)
+    parser.add_argument('--task', type=int, choices=(1, 2, 3), required=True)
     parser.add_argument('--test-fold', type=int, default=10, help='becomes val (default: 10)')
+    parser.add_argument('--leave-out', type=int, metavar='FOLD',
+                        help='a fold that is not converted, kept to be measured with later')
+    parser.add_argument('--sampling-rate', type=int, choices=sorted(FILES), metavar='HZ',
+                        help='of the records that are read: 500, or 100, a fifth of the download '
+                             'and enough for 320 pixels (default: 500 where they are there)')
     parser.add_argument('--limit', type=int, metavar='N', help='only N records, at least 2')
     options = parser.parse_args()
     if options.limit is not None and options.limit < 2:
         parser.error('--limit must be at least 2: a record for each part')
+    return options
+
+
+def main():
+    """The command; UserError names the broken records when the others are written."""
+    options = read_options()
     out, task = options.out, options.task
     if importlib.util.find_spec('wfdb') is None:
         raise UserError('PTB-XL is read with the package wfdb, which is missing: pip install wfdb')
     source = open_source(options.source)
-    records, problems = read_records(source, task, options.test_fold)
+    rate = options.sampling_rate or rates_of(source)[0]
+    if rate not in rates_of(source):
+        raise UserError(f'{source}: has no {FILES[rate][0]}; download it from {URL}, or leave '
+                        '--sampling-rate out')
+    print(f'{source}: the records of {rate} Hz')
+    records, problems = read_records(source, task, options.test_fold, rate)
+    records = records[records['fold'] != options.leave_out].reset_index(drop=True)
     records = choose(records, min(options.limit or len(records), len(records)))
     chosen = hashlib.sha256(records[['name', 'statements']].to_csv().encode()).hexdigest()
-    prepare(out, {'task': task, 'test_fold': options.test_fold, 'records_sha256': chosen})
-    broken = convert(source, records, out)
+    prepare(out, {'task': task, 'test_fold': options.test_fold, 'sampling_rate': rate,
+                  'records_sha256': chosen})
+    missing, more = find_missing(source, records)
+    records = records[~records['name'].isin(missing)]
+    broken = convert(source, records, out, rate)
     records = records[~records['name'].isin(broken)]
     write_tables(source, records, out, task)
     print_summary(records, task)
-    problems += broken.values()
+    problems += [*broken.values(), *more]
     if problems:
-        raise UserError(*problems, f'{len(problems)} broken records, named above, were left out; '
-                        'mend them and run the same command again')
+        count = len(problems) - len(more) + len(missing)
+        raise UserError(*problems, f'{count} broken records, named above, were left out; mend them '
+                        'and run the same command again')
 
 
 if __name__ == '__main__':

@@ -7,13 +7,16 @@ import stat
 import tarfile
 import zipfile
 
+from utils.ecg import text
 from utils.running import files
 from utils.running.errors import DISK_FULL, UserError
 
 PARTS = ('train', 'val')
 REFERENCE = 'trainreference.csv'
+PATIENTS = 'source.csv'  # beside the labels: which records are of one patient, if it is known
 EXTENSIONS = ('.tar.gz', '.tgz', '.tar', '.zip')
 ORIGIN = 'origin.json'  # in a folder that we unpacked: which archive it is from
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 LIMIT = 64 * 2**30  # bytes of all records together
 
 
@@ -29,7 +32,7 @@ def unpack(archive, root):
                         '.zip')
     target = os.path.join(root, f'unpacked-{os.path.basename(archive)}')
     status = os.stat(archive)
-    origin = {'size': status.st_size, 'modified': status.st_mtime_ns}
+    origin = {'size': status.st_size, 'modified': status.st_mtime_ns, 'with': PATIENTS}
     files.recover_folder(target)
     if origin_of(target) == origin:
         return target, [f'{archive} is unpacked in {target}']
@@ -46,7 +49,10 @@ def unpack(archive, root):
         if isinstance(error, OSError) and (error.filename or error.errno in DISK_FULL):
             error.filename = error.filename or target
             raise
-        raise UserError(f'{archive}: damaged or not an archive ({type(error).__name__}: {error}); '
+        with open(archive, 'rb') as file:
+            other = text.what_else(archive, file.read(2000))
+        raise UserError(f'{archive}: not an archive, but {other}' if other else
+                        f'{archive}: damaged or not an archive ({type(error).__name__}: {error}); '
                         'download it again') from None
     return target, [f'unpacked {count} files of {archive} into {target}']
 
@@ -63,6 +69,8 @@ def _extract(archive, folder):
     count = total = 0
     for name, is_file, size, open_member in _members(archive):
         parts = [part for part in name.replace('\\', '/').split('/') if part != '.']
+        if not parts:
+            continue  # './', with which tar -C FOLDER . begins
         if '..' in parts or parts[:1] == [''] or re.match('[A-Za-z]:', name):
             raise UserError(f'{archive}: the member {name!r} would land outside the target folder; '
                             'nothing was unpacked: get the archive from another source')
@@ -92,6 +100,10 @@ def _members(archive):
                 if not info.flag_bits & 0x800:  # not flagged as UTF-8
                     name = _decode(name.encode('cp437', 'replace'))
                 kind = stat.S_IFMT(info.external_attr >> 16)
+                if info.flag_bits & 1 or info.compress_type not in PACKED:
+                    why = 'a password' if info.flag_bits & 1 else 'a packing such as Deflate64'
+                    raise UserError(f'{archive}: {name!r} has {why}, which Python cannot unpack; '
+                                    'unpack it by other means and name the folder')
                 yield name, kind in (0, stat.S_IFREG), info.file_size, lambda: opened.open(info)
         return
     with tarfile.open(archive, encoding='utf-8', errors='surrogateescape') as opened:
@@ -113,12 +125,12 @@ def _decode(name):
 
 
 def _place(parts):
-    """Where a member goes, under a folder at most: train/NAME.mat, val/NAME.mat, the labels, or
-    None for anything else."""
+    """Where a member goes, under a folder at most: train/NAME.mat, val/NAME.mat, the labels, the
+    patients, or None for anything else."""
     if not parts[-1] or parts[0] == '__MACOSX' or parts[-1].startswith('.'):
         return None
-    if parts[-1].lower() == REFERENCE and len(parts) <= 2:
-        return REFERENCE
+    if parts[-1].lower() in (REFERENCE, PATIENTS) and len(parts) <= 2:
+        return parts[-1].lower()
     name, extension = os.path.splitext(parts[-1])
     if 2 <= len(parts) <= 3 and parts[-2].lower() in PARTS and extension.lower() == '.mat':
         return os.path.join(parts[-2].lower(), f'{name}.mat')

@@ -1,4 +1,4 @@
-"""The average beat of an ECG, and what simple rules measure in it."""
+"""The beats of an ECG, and the average one."""
 import functools
 
 import numpy as np
@@ -12,20 +12,18 @@ CLOSEST, T_WAVE = 125, 180  # samples: QRSs are not nearer; what is nearer and w
 QRS = np.arange(-50, 60)  # samples about the middle, by which beats are compared and aligned
 SHIFTS = np.arange(-16, 17, 2)  # samples that a beat may be moved by to lie on the others
 ALIKE = 0.75  # correlation of a beat of the same shape
-# What measure() tells: rates and widths, then five waves of each lead, mV.
-MEASURES = ('heart rate', 'irregularity', 'other beats', 'QRS width') + tuple(
-    f'{wave} {lead}' for wave in ('R', 'S', 'ST', 'T', 'P') for lead in LEADS)
 
 
 def find_beats(signal):
     """Where the QRSs are: int array of sample numbers, the middle of each one's energy.
 
-    signal: float32 array (12, 5000), mV; a flat one has none
+    signal: float32 array (12, 5000), mV, NaN where a lead is not shown; a flat one has none
     """
     from scipy.signal import find_peaks
-    fast = _filtered(signal, QRS_BAND)
-    scale = np.percentile(np.abs(fast), 98, axis=1, keepdims=True) + 0.02  # each lead has its say
-    energy = np.sqrt(((fast / scale) ** 2).mean(axis=0))
+    shown = np.isfinite(signal)
+    fast = np.where(shown, _filtered(_filled(signal), QRS_BAND), np.nan)
+    scale = np.nanpercentile(np.abs(fast), 98, axis=1, keepdims=True) + 0.02  # each has its say
+    energy = np.sqrt(np.nansum((fast / scale) ** 2, axis=0) / np.maximum(shown.sum(axis=0), 1))
     window = np.hanning(51)  # 100 ms
     energy = np.convolve(energy, window / window.sum(), 'same')
     typical = np.percentile(energy.reshape(5, -1).max(axis=1), 40)  # one artefact is no beat
@@ -36,17 +34,30 @@ def find_beats(signal):
 
 
 def average_beat(signal):
-    """The median of the beats that are alike, all leads aligned together on the QRS.
+    """The median of the beats that are alike, the leads that are shown together aligned together.
 
-    signal: float32 array (12, 5000), mV
+    signal: float32 array (12, 5000), mV, NaN where a lead is not shown
     Returns: (beat, beats, part): float64 array (12, BEFORE + AFTER), mV from the level before the
-        QRS; as find_beats(); the part of the beats that have this shape
+        QRS, NaN for a lead that is not shown for so long; as find_beats(); the part of the beats
+        that have this shape
     """
-    beats = find_beats(signal)
-    inside = beats[(beats >= BEFORE - SHIFTS[0]) & (beats <= SAMPLES - AFTER + SHIFTS[0])]
+    beats, level = find_beats(signal), _filtered(_filled(signal), NO_WANDER)
+    shown = np.isfinite(signal)
+    beat, parts = np.full((len(LEADS), BEFORE + AFTER), np.nan), []
+    for when in np.unique(shown, axis=0):
+        leads, there = (shown == when).all(axis=1), np.flatnonzero(when)
+        if len(there) < BEFORE + AFTER - 2 * SHIFTS[0] + 1:
+            continue
+        beat[leads], part = _average(level[leads], beats, there[0], there[-1] + 1)
+        parts.append(part)
+    return beat, beats, np.mean(parts)
+
+
+def _average(level, beats, begin, end):
+    """The average beat of some leads from sample `begin` on, before `end`; see average_beat()."""
+    inside = beats[(beats >= begin + BEFORE - SHIFTS[0]) & (beats <= end - AFTER + SHIFTS[0])]
     if not len(inside):
-        inside = np.array([SAMPLES // 2])  # no QRS is found, but something is there to be shown
-    level = _filtered(signal, NO_WANDER)
+        inside = np.array([(begin + end) // 2])  # no QRS is found, but there is something to show
     alike = np.corrcoef(_cut(level, inside, QRS).reshape(len(inside), -1)) \
         if len(inside) > 1 else np.ones((1, 1))
     first = np.nan_to_num(np.median(alike, axis=1)).argmax()  # the one most like the others
@@ -57,7 +68,18 @@ def average_beat(signal):
         template = np.median(_cut(level, moved, QRS), axis=0)
     cut = _cut(level, moved, np.arange(-BEFORE, AFTER))
     cut -= np.median(cut[:, :, BEFORE - 55:BEFORE - 30], axis=2, keepdims=True)
-    return np.median(cut, axis=0), beats, len(same) / len(inside)
+    return np.median(cut, axis=0), len(same) / len(inside)
+
+
+def _filled(signal):
+    """The signal with its last value, or its next, where it is not shown, so that filters see no
+    step there."""
+    filled, samples = signal.copy(), np.arange(signal.shape[1])
+    for row in filled:
+        shown = np.isfinite(row)
+        if not shown.all():
+            row[:] = np.interp(samples, samples[shown], row[shown]) if shown.any() else 0
+    return filled
 
 
 def _filtered(signal, kind):
@@ -85,30 +107,3 @@ def _align(level, places, template):
     product = np.einsum('lpst,lt->ps', stretches, template - template.mean())
     likeness = product / (np.sqrt((stretches ** 2).sum(axis=(0, 3))) + 1e-9)
     return tried[np.arange(len(places)), likeness.argmax(axis=1)]
-
-
-def measure(signal):
-    """What simple rules read off an ECG: float64 array (64,), in the order of MEASURES.
-
-    signal: float32 array (12, 5000), mV
-    Heart rate a minute; irregularity, the standard deviation of RR by its mean; the part of beats
-    that have another shape; width of the QRS, s; mV of R, S, ST (at J + 40 ms), T and P.
-    """
-    beat, beats, part = average_beat(signal)
-    rr = np.diff(beats) / SAMPLING_RATE if len(beats) > 1 else np.ones(1)
-    slope = np.sqrt((np.gradient(beat, axis=1) ** 2).mean(axis=0)) * SAMPLING_RATE  # mV/s
-    slope = np.convolve(slope, np.ones(5) / 5, 'same')[BEFORE - 60:BEFORE + 75]
-    steep = np.flatnonzero(slope > 0.12 * slope.max() + 0.6)
-    begin, end = BEFORE - 60 + (steep[[0, -1]] if len(steep) else np.array([40, 85]))
-    qrs = beat[:, begin - 3:end + 4]
-    j_point = min(end + 20, BEFORE + AFTER - 60)
-    st = beat[:, j_point:j_point + 10].mean(axis=1)
-    return np.concatenate([
-        [60 / np.median(rr), rr.std() / rr.mean(), 1 - part, (end - begin) / SAMPLING_RATE],
-        qrs.max(axis=1), qrs.min(axis=1), st, _largest(beat[:, j_point + 20:]),
-        _largest(beat[:, :begin - 10])])
-
-
-def _largest(wave):
-    """The value farthest from 0 in each row."""
-    return np.take_along_axis(wave, np.abs(wave).argmax(axis=1)[:, None], 1)[:, 0]

@@ -1,8 +1,7 @@
 """ECGs that never were in the competition's layout, one a file -> signals.
 
-Formats: MAT (`ecgdata`, or PhysioNet's `val` with its .hea), WFDB (.hea and .dat), CSV, NPY and the
-XML of Philips' carts. What a file says of its sampling rate, unit and leads counts; see signals.py
-for what it leaves open.
+Formats: READERS. What a file says of its sampling rate, unit and leads counts; see signals.py for
+what it leaves open.
 """
 import math
 import os
@@ -12,56 +11,54 @@ import tempfile
 
 import numpy as np
 
-from utils.ecg import records, tables
+from utils.ecg import records, tables, text
 from utils.ecg.signals import (
     SAMPLES,
     SAMPLING_RATE,
     SECONDS,
     NotAnECG,
     Raw,
+    lead_of,
     make_signal,
     naming,
     raw_without_names,
 )
 from utils.running.errors import UserError
 
-EXTENSIONS = ('.mat', '.hea', '.csv', '.npy', '.xml')
+# What may be an ECG, too, and has no reader: it is named, so that nobody takes it for read.
+UNREADABLE = ('.dat', '.edf', '.bdf', '.gdf', '.scp', '.dcm', '.ecg', '.xls', '.xlsx', '.npz',
+              '.h5', '.hdf5', '.zip', '.gz', '.tgz', '.tar', '.rar', '.7z')
 FILE_LIMIT = 64 * 2**20  # bytes
 NO_VALUE = -32768  # WFDB's, in 16 bits
 
 
-def find_inputs(path):
+def find_inputs(paths):
     """The files that hold one ECG each.
 
-    path: str, a folder (its subfolders are not searched) or a file; of WFDB any of its files or
-        the record's name
+    paths: list of str, folders (their subfolders are not searched) and files; of WFDB any of its
+        files or the record's name
     Returns: (found, notes, problems); found: {name: path}, sorted by name; notes: list of str,
         what was skipped; problems: list of (name, line), what cannot be read
     Raises: UserError where there is none
     """
-    if not os.path.isdir(path):
-        return dict([_find_one(path)]), [], []
-    candidates, skipped = {}, []
-    for file in sorted(os.listdir(path)):
-        stem, extension = os.path.splitext(os.path.join(path, file))
-        if file.startswith('.') or (extension.lower() == '.hea' and _mat_of(stem)):
-            continue
-        if _may_be_ecg(stem + extension):
-            candidates.setdefault(os.path.basename(stem), []).append(stem + extension)
-        elif not _with_extension(stem, '.hea'):  # a .dat, or what else belongs to a WFDB record
-            skipped.append(file)
-    notes = [f'{path}: skipped what is no ECG: {", ".join(skipped[:20])}'
-             + (f' and {len(skipped) - 20} more' if len(skipped) > 20 else '')] if skipped else []
-    if not candidates:
-        raise UserError(f'{path}: no ECGs directly in it, expected files that end in '
-                        f'{", ".join(EXTENSIONS)}; name the folder that holds them', *notes)
-    found, problems = {}, []
-    for name, paths in sorted(candidates.items()):
-        if len(paths) == 1:
-            found[name] = paths[0]
-        else:
-            problems.append((name, f'the record {name} is there several times: {", ".join(paths)}; '
+    candidates, notes, problems = {}, [], []
+    for path in paths:
+        chosen = _look_into(path, notes) if os.path.isdir(path) else [path]
+        for name, file, problem in map(_find_one, chosen):
+            if problem:
+                problems.append((name, problem))
+            elif os.path.realpath(file) not in map(os.path.realpath, candidates.get(name, ())):
+                candidates.setdefault(name, []).append(file)
+    for name, files in candidates.items():
+        if len(files) > 1:
+            problems.append((name, f'the record {name} is there several times: {", ".join(files)}; '
                                    'move all but one away'))
+    found = {name: files[0] for name, files in sorted(candidates.items()) if len(files) == 1}
+    if not found and not problems:
+        raise UserError(f'{", ".join(paths)}: no ECGs directly in it, expected files that end in '
+                        f'{", ".join(READERS)}; name the folder that holds them', *notes)
+    if not found:
+        raise UserError(*[line for _, line in problems], *notes)
     return found, notes, problems
 
 
@@ -73,31 +70,53 @@ def read_input(path, rate, unit):
     Returns: (signal, notes) as signals.make_signal()
     Raises: UserError that names the file, what was found and what was expected
     """
-    readers = {'.mat': _read_mat, '.hea': _read_wfdb, '.csv': tables.read_csv, '.npy': _read_npy,
-               '.xml': _read_xml}
     with naming(path):
         size = os.path.getsize(path)
         if not os.path.isfile(path) or not 0 < size <= FILE_LIMIT:
             raise NotAnECG(f'{size} bytes, expected an ECG file of at most {FILE_LIMIT >> 20} MiB '
                            'that is not empty; cut a long recording first, or copy the file again')
-        raw = readers[os.path.splitext(path)[1].lower()](path, rate, unit)
-    return make_signal(path, raw, rate, unit)
+        records.refuse_others(path)
+        raw = READERS[os.path.splitext(path)[1].lower()](path, rate, unit)
+    return make_signal(path, raw, rate, unit,
+                       ', or give another --unit where the file names none')
+
+
+def _look_into(folder, notes):
+    """The paths in a folder that may be ECGs; what else is there goes into a note."""
+    paths = [os.path.join(folder, file) for file in sorted(os.listdir(folder))
+             if not file.startswith('.')]
+    parts = set()  # files that a .hea in the folder, or beside it, names
+    for path in paths:
+        if path.lower().endswith('.hea') and os.path.isfile(path):
+            with open(path, 'rb') as file:
+                lines = (text.decode(file.read(2**16)) or '').splitlines()
+            named = {os.path.join(folder, line.split()[0]) for line in lines[1:] if line.split()}
+            parts |= {part for part in named if not part.lower().endswith((*READERS,))}
+    chosen = [path for path in paths if path not in parts and _may_be_ecg(path)]
+    skipped = [os.path.basename(path) for path in paths if path not in {*chosen, *parts}]
+    if skipped:
+        more = f' and {len(skipped) - 20} more' if len(skipped) > 20 else ''
+        notes.append(f'{folder}: skipped what is no ECG: {", ".join(skipped[:20])}{more}')
+    return chosen
 
 
 def _find_one(path):
+    """(name, path to read, None) of an ECG, or (name, path, what is wrong)."""
     stem, extension = os.path.splitext(path)
-    if extension.lower() == '.dat' and _with_extension(stem, '.hea'):
-        path = _with_extension(stem, '.hea')
-    elif extension.lower() not in EXTENSIONS and _with_extension(path, '.hea'):
+    if extension.lower() not in READERS and _with_extension(path, '.hea'):
         stem, path = path, _with_extension(path, '.hea')
+    elif extension.lower() not in READERS and _with_extension(stem, '.hea'):
+        path = _with_extension(stem, '.hea')
+    name, problem = os.path.basename(stem), None
     if not os.path.exists(path):
-        raise UserError(f'{path}: no such file or folder; expected an ECG or a folder of ECGs')
-    if os.path.splitext(path)[1].lower() not in EXTENSIONS:
-        raise UserError(f'{path}: not an ECG file, expected one that ends in '
-                        f'{", ".join(EXTENSIONS)}')
-    if path.lower().endswith('.hea'):
+        problem = f'{path}: no such file or folder; expected an ECG or a folder of ECGs'
+    elif os.path.splitext(path)[1].lower() not in READERS:
+        lacks = ', or its .hea beside it' if extension.lower() == '.dat' else ''
+        problem = f'{path}: not an ECG file that is read, expected one that ends in ' \
+                  f'{", ".join(READERS)}{lacks}; unpack or convert it'
+    elif path.lower().endswith('.hea'):
         path = _mat_of(stem) or path
-    return os.path.basename(stem), path
+    return name, path, problem
 
 
 def _mat_of(stem):
@@ -112,15 +131,16 @@ def _with_extension(stem, extension):
 
 
 def _may_be_ecg(path):
-    """Whether a file in a folder is to be read: its extension or, of CSV and XML, its beginning."""
+    """Whether a file in a folder is to be read, or named as one that cannot be: by its extension
+    or, of a text, by its beginning."""
     extension = os.path.splitext(path)[1].lower()
-    if extension not in EXTENSIONS or not os.path.isfile(path):
+    if not os.path.isfile(path) or extension not in (*READERS, *UNREADABLE):
         return False
     with open(path, 'rb') as file:
         head = file.read(2**18)
     if extension == '.xml':
-        return b'restingecgdata' in head.replace(b'\0', b'')  # it may be UTF-16
-    return extension != '.csv' or tables.may_be_ecg(head)
+        return b'ecg' in head.replace(b'\0', b'').lower()  # it may be UTF-16
+    return READERS.get(extension) != tables.read_csv or tables.may_be_ecg(path, head)
 
 
 def _read_mat(path, rate, unit):
@@ -140,40 +160,40 @@ def _read_mat(path, rate, unit):
                        'rate and leads; put it there, or give --sampling-rate and --unit')
     if not header_path:
         return raw_without_names(values)
-    header, names, _ = _read_with_wfdb(header_path, with_signals=False)
-    if values.shape != (header.n_sig, header.sig_len):
+    header, names, notes, _ = _read_with_wfdb(header_path, with_signals=False)
+    if values.shape != (header.n_sig, header.sig_len or values.shape[-1]):
         raise NotAnECG(f'val has the shape {values.shape}, expected '
                        f'({header.n_sig}, {header.sig_len}) as {header_path} says')
     values = np.where(values == NO_VALUE, np.nan, values.astype(np.float64))
     values = (values.T - header.baseline) / header.adc_gain
-    return Raw(values.T, names, header.fs, header.units, [])
+    return Raw(values.T, names, header.fs, header.units, notes)
 
 
 def _read_wfdb(path, _rate, _unit):
-    header, names, values = _read_with_wfdb(path, with_signals=True)
-    seconds = header.sig_len / header.fs
-    cut = f'{seconds:.4g} s long; the first 10 s are used, the rest is cut off'
-    return Raw(values, names, header.fs, header.units,
-               [cut] if values.shape[1] < header.sig_len else [])
+    header, names, notes, values = _read_with_wfdb(path, with_signals=True)
+    if values.shape[1] < (header.sig_len or 0):
+        notes.append(f'{header.sig_len / header.fs:.4g} s long; the first 10 s are used, the rest '
+                     'is cut off')
+    return Raw(values, names, header.fs, header.units, notes)
 
 
 def _read_with_wfdb(path, with_signals):
     """Read a WFDB record of one segment with one sample per frame.
 
     path: str, its .hea; with_signals: bool, read the first 10 s of its signals, too
-    Returns: (wfdb.Record of the header, n lead names, float array (n, samples) or None)
+    Returns: (wfdb.Record of the header, n lead names, notes, float array (n, samples) or None)
     """
     with tempfile.TemporaryDirectory() as scratch:
         plain = os.path.join(scratch, 'record')
-        _link_plainly(path, plain, with_signals)
+        notes = _link_plainly(path, plain, with_signals)
         try:
             import wfdb
             header = wfdb.rdheader(plain)
             names = [name or '' for name in header.sig_name]
             if not with_signals:
-                return header, names, None
-            until = min(math.ceil(SECONDS * header.fs), header.sig_len)
-            return header, names, wfdb.rdrecord(plain, sampto=until).p_signal.T
+                return header, names, notes, None
+            until = header.sig_len and min(math.ceil(SECONDS * header.fs), header.sig_len)
+            return header, names, notes, wfdb.rdrecord(plain, sampto=until).p_signal.T
         except ImportError as error:
             raise NotAnECG('WFDB files are read with the package wfdb, which cannot be imported '
                            f'({error}): pip install wfdb') from None
@@ -185,36 +205,51 @@ def _read_with_wfdb(path, with_signals):
 
 
 def _link_plainly(path, plain, with_signals):
-    """Put a record at `plain`.hea, since wfdb takes no names but of ASCII letters, - and _; refuse
-    what it would read otherwise than meant: a missing gain as 200, a missing rate as 250 Hz.
+    """Put a record at `plain`.hea, since wfdb takes no names but of ASCII letters, - and _, and no
+    dates but its own; refuse what it would read otherwise than meant: a missing gain as 200, a
+    missing rate as 250 Hz. A file that is not there and holds no lead is left out.
+
+    Returns: list of str, notes on what was left out
     """
-    with open(path, encoding='utf-8', errors='replace') as file:
-        lines = [(line.split(None, 1) + [''])[:2] for line in file
-                 if line.strip() and line.strip()[0] != '#']
-    first = re.match(r'(\d+)\s+[\d.]\S*\s+\d+(\s|$)', lines[0][1]) if lines else None
+    with open(path, 'rb') as file:
+        words = re.sub('[\u00b5\u03bc]', 'u', text.decode(file.read()) or '')
+    lines = [(line.split(None, 1) + [''])[:2] for line in words.splitlines()
+             if line.strip() and line.strip()[0] != '#']
+    first = re.match(r'(\d+)\s+([\d.]\S*)(\s+\d+)?(?=\s|$)', lines[0][1]) if lines else None
     if not first or '/' in lines[0][0]:
-        raise NotAnECG('not a WFDB header of one segment with a sampling rate and a number of '
-                       'samples; expected a first line such as "name 12 500 5000"')
-    targets = {}
+        raise NotAnECG('not a WFDB header of one segment with a sampling rate; expected a first '
+                       'line such as "name 12 500 5000"')
     for file, rest in lines[1:]:
         if not re.match(r'\d+(x1)?(:\d+)?(\+\d+)?\s+[\d.]*[1-9]', rest):
             raise NotAnECG(f'the line {f"{file} {rest}"[:80]!r}, expected a signal with one sample '
                            'per frame and a gain, such as "name.dat 16 1000/mV 16 0 ... II"')
-        targets.setdefault(file, f'{plain}{len(targets)}.dat')
     if len(lines) - 1 != int(first[1]):
         raise NotAnECG(f'{len(lines) - 1} lines of signals, expected {first[1]} as its start says')
-    for file, target in targets.items() if with_signals else ():
-        source = os.path.join(os.path.abspath(os.path.dirname(path)), file)
-        if os.path.basename(file) != file or not os.path.isfile(source):  # only such, not any file
-            raise NotAnECG(f'names the signal file {file!r}, expected one beside the header; copy '
+    kept, notes = [], []
+    for number, name in enumerate(dict.fromkeys(file for file, _ in lines[1:])):
+        signals = [rest for file, rest in lines[1:] if file == name]
+        source = os.path.join(os.path.abspath(os.path.dirname(path)), name)
+        called = [(rest.split(None, 7) + [''] * 8)[7] for rest in signals]
+        if not with_signals or (os.path.basename(name) == name and os.path.isfile(source)):
+            kept += [f'record{number}.dat {rest}\n' for rest in signals]
+            if with_signals:
+                _link(source, f'{plain}{number}.dat')
+        elif all(each and not lead_of(each) for each in called):
+            notes.append(f'{", ".join(called)} not used: the file {name} is not there')
+        else:  # only such a file, not any
+            raise NotAnECG(f'names the signal file {name!r}, expected one beside the header; copy '
                            'it there')
-        try:
-            os.symlink(source, target)  # a recording of a day is a gigabyte
-        except OSError:  # not permitted on every Windows
-            shutil.copyfile(source, target)
+    length = first[3] if int(first[3] or 0) else ''  # 0: not known
     with open(f'{plain}.hea', 'w', encoding='utf-8') as file:
-        file.write(f'{os.path.basename(plain)} {lines[0][1]}\n')
-        file.writelines(f'{os.path.basename(targets[name])} {rest}\n' for name, rest in lines[1:])
+        file.writelines([f'record {len(kept)} {first[2]}{length}\n', *kept])
+    return notes
+
+
+def _link(source, target):
+    try:
+        os.symlink(source, target)  # a recording of a day is a gigabyte
+    except OSError:  # not permitted on every Windows
+        shutil.copyfile(source, target)
 
 
 def _read_xml(path, _rate, _unit):
@@ -245,3 +280,7 @@ def _read_npy(path, _rate, _unit):
         raise NotAnECG(f'not a readable NPY file ({type(error).__name__}: {error}); expected what '
                        'numpy.save writes of 12 leads x samples; copy it again') from None
     return raw_without_names(values)
+
+
+READERS = {'.mat': _read_mat, '.hea': _read_wfdb, '.csv': tables.read_csv, '.txt': tables.read_csv,
+           '.tsv': tables.read_csv, '.npy': _read_npy, '.xml': _read_xml}

@@ -3,7 +3,7 @@ import os
 import warnings
 from dataclasses import dataclass
 
-from utils.ecg import archives
+from utils.ecg import archives, text
 from utils.ecg.signals import (
     LEADS,
     SAMPLES,
@@ -19,20 +19,21 @@ from utils.running.errors import UserError
 
 PARTS = archives.PARTS
 REFERENCE = archives.REFERENCE
-PATIENTS = 'source.csv'  # beside the labels: which records are of one patient, if it is known
+PATIENTS = archives.PATIENTS
 
 
 @dataclass(frozen=True)
 class Source:
     """Where the records are.
 
-    folder: str; train, val: {name: path of the MAT file}, sorted by name; reference: path of the
-    labels, or None
+    folder: str; train, val: {name: path of the MAT file}, sorted by name; reference, patients: path
+    of the labels and of the table that says whose record each is, or None
     """
     folder: str
     train: dict
     val: dict
     reference: str
+    patients: str
 
 
 def find_source(source, root, project):
@@ -52,8 +53,8 @@ def find_source(source, root, project):
             '2021A_T2_Task1_* in, beside or above the project. Put the archive of the AIWIN 2021 '
             'ECG competition (task 1) there or name it with -o data.source=PATH; README.md tells '
             'where to get public data instead; or run "make demo" to see the pipeline work on '
-            'made-up ECGs / 没有找到心电图：请把比赛的压缩包放在项目文件夹里，或用 -o data.source=PATH 指定；'
-            '没有数据时可先运行 make demo')
+            'made-up ECGs / 没有找到心电图：请把比赛的压缩包放在项目文件夹里，或用 -o '
+            'data.source=PATH 指定；没有数据时可先运行 make demo')
     found, notes = _open(candidates[0], root)
     others = f' (also there, not used: {", ".join(candidates[1:])})' if candidates[1:] else ''
     note = f'data.source is not set; the newest ECGs found: {candidates[0]}{others}'
@@ -68,11 +69,20 @@ def read_record(path):
     Raises: UserError that names the file, what was found and what was expected
     """
     with naming(path):
+        refuse_others(path)
         raw = raw_of_ecgdata(read_mat(path, 'ecgdata')['ecgdata'])
         if raw.values.shape[1] != SAMPLES:
             raise NotAnECG(f'ecgdata is {raw.values.shape[1]} samples long, expected {SAMPLES} '
                            f'(10 s at {SAMPLING_RATE} Hz)')
     return make_signal(path, raw)
+
+
+def refuse_others(path):
+    """Raise NotAnECG where a file is something else than its name says."""
+    with open(path, 'rb') as file:
+        kind = text.what_else(path, file.read(2000))
+    if kind:
+        raise NotAnECG(f'not what its name says, but {kind}')
 
 
 def raw_of_ecgdata(values, unit='mV'):
@@ -173,7 +183,7 @@ def _look_into(folder, below=True):
         there = {os.path.basename(path).lower(): path for path in _entries(each)}
         train, val = (_mat_files(there.get(part, '')) for part in PARTS)
         if train or val:
-            return Source(each, train, val, there.get(REFERENCE))
+            return Source(each, train, val, there.get(REFERENCE), there.get(PATIENTS))
     return None
 
 

@@ -6,6 +6,7 @@ it is refused: a wrong unit or lead gives a wrong answer that looks like any oth
 import contextlib
 import math
 import re
+import unicodedata
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -19,10 +20,17 @@ SAMPLES = 5000  # 10 s
 SECONDS = SAMPLES / SAMPLING_RATE
 MIN_SECONDS = 2  # a shorter strip may not hold two beats
 RATES = (50, 20000)  # Hz
-PER_MV = {'mv': 1, 'uv': 1000, '\u00b5v': 1000, '\u03bcv': 1000, 'v': 0.001}  # two letters mu
+PER_MV = {'mv': 1, 'uv': 1000, '\u00b5v': 1000, '\u03bcv': 1000, 'v': 0.001,  # two letters mu
+          'millivolt': 1, 'microvolt': 1000, '\u6beb\u4f0f': 1, '\u5fae\u4f0f': 1000}
+# Names of leads, and what may stand around them; a minus alone in front turns a lead over.
+AROUND_LEAD = (r'^((MDC|ECG|EKG|LEAD|\u5bfc\u8054)(\s+-\s+|[\s_.:]+|-)?|[\s_]+)+'
+               r'|[\s_.-]*(LEAD|\u5bfc\u8054)$')
+LEAD_NAMES = {**{lead.upper(): lead for lead in LEADS}, 'DI': 'I', 'DII': 'II', 'DIII': 'III',
+              **{f'C{number}': f'V{number}' for number in range(1, 7)}}  # in IEC 60601
 BASELINE_MV = 1.0  # how far from 0 a lead's median may be: an electrode's offset says nothing
 # A heart gives some 5 mV at most. Of 353 clinical ECGs two exceed 5.01 mV; their typical lead (the
 # median of the leads' 99th percentiles) is 0.3 to 2.1 mV.
+SHIFTED_MV = 0.1  # of 353 clinical ECGs none has all twelve medians so far on one side of 0
 NOTED_MV = 6  # a value above it is noted: a pacemaker's spike, an artefact?
 TYPICAL_MV = 8  # a typical lead above it has another unit,
 CREDIBLE_MV = 100  # and so has a single value above this one,
@@ -58,11 +66,11 @@ def naming(path):
         raise UserError(f'{path}: {error}') from None
 
 
-def make_signal(path, raw, rate=None, unit=None):
+def make_signal(path, raw, rate=None, unit=None, advice=''):
     """Make the signal out of what a file holds.
 
     path: str, for the messages; raw: Raw; rate: Hz, unit: 'mV', 'uV' or 'V', or None: what holds
-        where the file does not say it
+        where the file does not say it; advice: str, what else helps against a wrong unit
     Returns: (signal, notes); signal: float32 array (12, 5000), mV, 500 Hz, rows in LEADS order;
         notes: list of str, what was mended or looks wrong
     Raises: UserError that names the file, what was found and what was expected
@@ -75,11 +83,16 @@ def make_signal(path, raw, rate=None, unit=None):
         if seconds < MIN_SECONDS:
             raise NotAnECG(f'{values.shape[1]} samples at {rate:g} Hz are {seconds:.2f} s, '
                            f'expected 10 s, at least {MIN_SECONDS} s')
-        values = _to_mv(values[:, :math.ceil(SECONDS * rate)], units)
+        whole, values = values, _to_mv(values[:, :math.ceil(SECONDS * rate)], units)
+        _check_scale(whole)
         baseline = np.median(values, axis=1, keepdims=True)
         centred = values - baseline
-        notes += _check_leads(centred, raw.leads is not None) + _check_size(centred, units[0])
+        notes += _check_leads(centred, raw.leads is not None)
+        notes += _check_size(centred, units[0], advice)
         far = [lead for lead, each in zip(LEADS, baseline) if abs(each) > BASELINE_MV]
+        if abs(baseline).min() > SHIFTED_MV and np.ptp(baseline) < abs(baseline).min():
+            notes.append(f'all leads lie about {np.median(baseline):.2g} mV from 0, no heart\'s do '
+                         '(aVR, aVL and aVF add up to 0): is it scaled, and not mV?')
         if far:  # an electrode's offset; a picture shows mV from 0
             values = centred
             notes.append(f'the baseline of {", ".join(far)} is up to {np.abs(baseline).max():.3g} '
@@ -90,8 +103,13 @@ def make_signal(path, raw, rate=None, unit=None):
 
 def lead_of(name):
     """The lead that a name stands for, as in LEADS, or None: 'Lead avr', 'MDC_ECG_LEAD_AVR'."""
-    plain = re.sub(r'^(MDC_ECG_)?(LEAD)?[\s_-]*', '', name.strip().upper())
-    return next((lead for lead in LEADS if lead.upper() == plain), None)
+    plain = unicodedata.normalize('NFKC', name[:100]).strip().upper()
+    return LEAD_NAMES.get(re.sub(AROUND_LEAD, '', plain))
+
+
+def same_rate(one, other):
+    """Whether two sampling rates, Hz, mean the same one."""
+    return abs(one / other - 1) <= 0.005
 
 
 def kind_of(values):
@@ -201,7 +219,21 @@ def _check_leads(centred, named):
     return notes
 
 
-def _check_size(centred, unit):
+def _check_scale(values):
+    """Refuse what was scaled, all of it or lead by lead, and has lost its mV; values: (12, n)."""
+    values = np.where(np.isfinite(values), values, np.nan).astype(np.float64)
+    values = values[np.nanstd(values, axis=1) > 0]  # a flat lead stays flat
+    for axis in (None, 1) if len(values) else ():
+        span = np.stack([np.nanmin(values, axis), np.nanmax(values, axis)])
+        spread = np.stack([np.nanmean(values, axis), np.nanstd(values, axis)])
+        for what, found, expected in (('0 to 1', span, (0, 1)), ('-1 to 1', span, (-1, 1)),
+                                      ('a mean of 0 and a deviation of 1', spread, (0, 1))):
+            if np.abs(found.T - expected).max() < 0.001:
+                raise NotAnECG(f'scaled to {what}, so that its mV are lost; expected the values '
+                               'of before, in mV or uV')
+
+
+def _check_size(centred, unit, advice):
     """Notes on values that are rather large; what cannot be this unit is refused."""
     sizes = np.abs(centred)
     largest = sizes.max()
@@ -210,12 +242,10 @@ def _check_size(centred, unit):
     if typical > TYPICAL_MV or largest > CREDIBLE_MV:
         raise NotAnECG(f'values up to {largest:.4g} mV and typically {typical:.4g}, a heart gives '
                        f'some 5 at most: is it {"uV" if unit.lower() == "mv" else "a smaller unit"}'
-                       ", or a recorder's steps? divide by 1000 or by the steps per mV, or give "
-                       '--unit uV where the file names no unit')
+                       f", or a recorder's steps? divide by 1000 or by the steps per mV{advice}")
     if largest < TINY_MV:
         raise NotAnECG(f'values up to {largest:.2g} mV, expected {TINY_MV} at least: is it '
-                       f'{"V" if unit.lower() == "mv" else "mV"}? multiply by 1000, or give '
-                       'another --unit where the file names none')
+                       f'{"V" if unit.lower() == "mv" else "mV"}? multiply by 1000{advice}')
     if largest > NOTED_MV:
         lead = LEADS[sizes.max(axis=1).argmax()]
         return [f'up to {largest:.3g} mV in lead {lead}: a spike, an artefact, or another unit?']

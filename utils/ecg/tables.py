@@ -1,170 +1,309 @@
-"""An ECG in a CSV, as people have it -> signals.Raw: names or none, times, units, any delimiter."""
-import io
+"""An ECG in a text table, as people have it -> signals.Raw: names or none, index, times, units.
+
+Every row and column is used, or named in a note, or the table is refused.
+"""
 import re
 
 import numpy as np
-import pandas as pd
 
-from utils.ecg.signals import LEADS, PER_MV, NotAnECG, Raw, lead_of, raw_without_names
+from utils.ecg import text
+from utils.ecg.signals import (
+    LEADS,
+    PER_MV,
+    NotAnECG,
+    Raw,
+    lead_of,
+    raw_without_names,
+    same_rate,
+)
+from utils.ecg.text import counts, is_number
 
 PER_SECOND = {'s': 1, 'sec': 1, 'second': 1, 'seconds': 1, 'ms': 1000, 'msec': 1000, 'us': 10**6}
-TIME = r'(elapsed[ _])?time.*|t|sec(ond)?s?|m?s|timestamps?'  # how a column of times is called
+TIME = re.compile(r'(elapsed[ _])?time.*|t|sec(ond)?s?|m?s|us|timestamps?|\u65f6\u95f4.*|zeit')
+UNNAMED = re.compile(r'|unnamed: \d+')  # so pandas calls a column without a name
+CLOCK = re.compile(r'(?:.*[ T])?(?:(\d+):)?(\d+):(\d+(?:[.,]\d+)?)(?:Z|[+-]\d\d:?\d\d)?')
+MISSING = {'', 'na', 'nan', 'n/a', '#n/a', 'null', 'none', 'inf', '-inf'}
+GROUPED = {mark: re.compile(rf'[-+]?[1-9]\d{{0,2}}({re.escape(mark)}\d{{3}})+') for mark in ',.'}
+# Lines above the table: what says the rate, the gain, or anything else that must not be overlooked.
+RATE = re.compile(r'sampl\w*[ _-]*(rate|freq)|sampling\W+\d+ *k?hz|\u91c7\u6837\u7387|\u91c7\u6837'
+                  r'\u9891\u7387|^\W*(fs|sfreq|frequency)\b')
+GAIN = re.compile(r'gain.*(/|per) *(mv|millivolt)')
+DECIDES = re.compile(r'sampl\w*[ _-]*(int|per)|\bfs\b|gain|lsb|\badc|\bunits?\b|resolution|scal|'
+                     r'volt|\b[mu\u00b5\u03bc]v\b|invert|\u91c7\u6837|\u589e\u76ca|\u5355\u4f4d')
+FEW = 8  # numbers side by side: fewer are no ECG's
+EXPECTED = 'expected 12 columns or rows of numbers, and at most a line of lead names and of units'
 
 
-def may_be_ecg(data):
-    """Whether the first bytes of a CSV name leads or hold lines of 12 numbers or more."""
-    lines = _lines(data)[:16]
-    if not lines:
-        return False
-    rows = [_cells(line, _delimiter_of(lines)) for line in lines]
-    names = {row[0] for row in rows}.union(*rows[:1])
-    named = sum(lead_of(_name_and_unit(name)[0]) is not None for name in names) > 1
-    some = rows[min(len(rows) - 1, 2)]
-    return named or (len(some) >= len(LEADS) and all(map(_is_number, some)))
+def may_be_ecg(path, head):
+    """Whether the first bytes of a table name leads or hold a line of numbers, or are no table."""
+    try:
+        if text.what_else(path, head[:2000]) or not head.strip():
+            return True  # which reading it will say
+        end = (head.rfind(b'\n') + 1) // 2 * 2  # UTF-16 has two bytes
+        plain = text.decode(head[:end] or head) or ''
+        rows = [cells for _, cells in text.rows_of(text.plain_numbers(plain))]
+    except ValueError:
+        return True
+    if rows and 'name' in map(str.lower, rows[0][:2]):
+        return False  # labels, answers
+    numbers = [{cell for cell in cells if is_number(cell)} for cells in rows]
+    return _leads_in([cells[0] for cells in rows if cells]) > 1 or any(
+        _leads_in(cells) > 1 or (sum(map(is_number, cells)) >= FEW and not known <= {'0', '1'})
+        for cells, known in zip(rows, numbers))
 
 
 def read_csv(path, given_rate, _unit):
-    """Read what a CSV holds.
+    """Read what a text table holds.
 
     path: str; given_rate: Hz or None, what --sampling-rate says
     Returns: signals.Raw
     Raises: NotAnECG
     """
     with open(path, 'rb') as file:
-        lines = _lines(file.read())
-    if not lines:
-        raise NotAnECG('no rows; expected 12 columns or rows of numbers')
-    delimiter = _delimiter_of(lines)
-    head, second = (_cells(line, delimiter) for line in (lines * 2)[:2])
-    if head[0] and not _is_number(head[0]) and _is_number(head[-1]):  # each line is a lead
-        table = _table(lines, delimiter)
-        raw = _raw_of_columns(table.iloc[:, 1:].T, [str(name) for name in table[0]], [])
-    elif all(_is_number(cell or '0') for cell in head):
-        numbers = [cell for cell in head if cell]
-        numbered = numbers in ([str(i + first) for i in range(len(numbers))] for first in (0, 1))
-        raw = _raw_of_numbers(_table(lines[numbered:], delimiter))
-    else:
-        units = second if any(cell.lower() in PER_MV for cell in second) else []
-        raw = _raw_of_columns(_table(lines[2 if units else 1:], delimiter), head, units)
-    if raw.rate and given_rate and abs(raw.rate / given_rate - 1) > 0.005:
-        raise NotAnECG(f'its times say {raw.rate:g} Hz, and --sampling-rate says {given_rate:g}; '
-                       'predict it without that option, or take the times out')
-    return raw
+        words = text.decode(file.read())
+    if words is None:
+        raise NotAnECG(f'neither UTF-8, UTF-16 nor GBK text; {EXPECTED}')
+    try:
+        above, table = _lower_part(text.rows_of(text.plain_numbers(words)))
+    except ValueError as error:
+        raise NotAnECG(f'not a table of numbers ({error}); {EXPECTED}') from None
+    names, units, more, body = _parts(_upright(table))
+    rate, gain, names, notes = _said_above(above + more, names, len(body[0]))
+    raw = _raw_of_columns(names, units, list(zip(*body)))
+    rates = [each for each in (raw.rate, rate, given_rate) if each]
+    wrong = [each for each in rates if not same_rate(each, rates[0])]
+    if wrong:
+        raise NotAnECG(f'its times or the lines above them say {rates[0]:g} Hz, and those lines or '
+                       f'--sampling-rate say {wrong[0]:g}; take the wrong one out')
+    if gain:
+        if any(raw.units):
+            raise NotAnECG('a unit with the leads and a gain above the table; take one out')
+        raw = raw._replace(values=raw.values / gain, units=['mV'] * len(raw.units))
+    return raw._replace(rate=raw.rate or rate, notes=raw.notes + notes)
 
 
-def _raw_of_columns(table, names, units):
-    """The Raw of a table with a name for each column; units: a line of them, or nothing."""
-    if table.shape[1] != len(names):
-        raise NotAnECG(f'{table.shape[1]} columns of numbers under {len(names)} names')
+def _lower_part(rows):
+    """The table, rows of one width: (cells of the lines above it, list of its rows' cells)."""
+    while rows and not any(rows[-1][1]):
+        rows.pop()
+    if not rows:
+        raise NotAnECG(f'no rows; {EXPECTED}')
+    width = len(rows[-1][1])
+    if not any(cells[-1] for _, cells in rows if len(cells) == width):  # each ends with a delimiter
+        rows = [(line, cells[:-1] if len(cells) == width else cells) for line, cells in rows]
+        width -= 1
+    start = len(rows)
+    while start and len(rows[start - 1][1]) == width:
+        start -= 1
+    above, table = rows[:start], [cells for _, cells in rows[start:]]
+    if any(sum(map(is_number, cells)) >= FEW and not counts(cells) for _, cells in above):
+        line, cells = above[-1]
+        raise NotAnECG(f'{len(cells)} cells in line {line}, {width} in each line below; a line '
+                       'that is empty or has lost some? mend it')
+    if above and len(above[-1][1]) == width - 1 and (_leads_in(above[-1][1]) > 1
+                                                     or counts(above[-1][1])):
+        table.insert(0, ['', *above.pop()[1]])  # R leaves out the corner above its index
+    return [cells for _, cells in above], table
+
+
+def _upright(table):
+    """A table with its leads side by side: as it is, or turned."""
+    named = any(_leads_in(cells) > 1 for cells in table[:20])
+    if named or (_leads_in([cells[0] for cells in table]) < 2
+                 and not len(table) < 16 <= len(table[0])):
+        return table
+    numbered = not _are_numbers(table[0]) and (counts(table[0]) or counts(table[0][1:]))
+    return list(zip(*table[numbered:]))  # V1, V2, ... above the samples say nothing
+
+
+def _parts(table):
+    """(names, or None; units, or []; lines above the names; rows of numbers) of an upright table.
+
+    A row that counts, above the numbers, is no sample.
+    """
+    start = next((at for at, cells in enumerate(table) if _are_numbers(cells)), len(table))
+    while start and not any(table[start - 1]):
+        start -= 1  # a gap at the beginning
+    head, body = [[_bare(cell) for cell in cells] for cells in table[:start]], table[start:]
+    at = max((at for at, cells in enumerate(head) if _leads_in(cells) > 1),
+             default=max((at for at, cells in enumerate(head) if len(list(filter(None, cells)))
+                          >= FEW), default=None))
+    names, below = (None, []) if at is None else (head[at], head[at + 1:])
+    units = [cell.strip('[]()') for cell in below[-1]] if below else []
+    if len(below) > 1 or (units and not {unit.lower() for unit in units} & {*PER_MV, *PER_SECOND}):
+        raise NotAnECG(f'the line {",".join(below[0])[:80]!r} below the names; {EXPECTED}')
+    if names and (counts(names) or counts(names[1:])):
+        names = None
+    if body and any(len(cells) >= FEW and counts(cells) for cells in (body[0], body[0][1:])):
+        body = body[1:]
+    if not body:
+        raise NotAnECG(f'no row of numbers; {EXPECTED}')
+    return names, units, head[:len(head) if at is None else at], body
+
+
+def _said_above(lines, names, width):
+    """What the lines above a table say: (Hz or None, steps per mV or None, names, notes).
+
+    lines: list of lists of cells; names: list of str or None; width: int, columns of the table
+    """
+    found, unused = {RATE: None, GAIN: None}, []
+    for cells in lines:
+        said = ' '.join(filter(None, cells)).lstrip('#% ')
+        parts = re.split(r'[\s,;|]+', said)
+        numbers = re.findall(r'\d+(?:\.\d+)?', said)
+        kind = next((kind for kind in found if kind.search(said.lower())), None)
+        if _leads_in(parts) > 1:
+            if names or len(parts) != width:
+                raise NotAnECG(f'{width} columns of numbers under {len(parts)} names, or named '
+                               f'twice: {said[:80]!r}')
+            names = parts
+        elif kind and len(numbers) == 1 and not found[kind]:
+            found[kind] = float(numbers[0]) * (1000 if 'khz' in said.lower() else 1)
+        elif kind or DECIDES.search(said.lower()):
+            raise NotAnECG(f'the line {said[:80]!r} above the table is not understood; take it '
+                           'out, and give --sampling-rate and --unit')
+        elif said:
+            unused.append(repr(said[:80]))
+    more = f' and {len(unused) - 9} more' if len(unused) > 9 else ''
+    notes = [f'lines above the table, not used: {", ".join(unused[:9])}{more}'] if unused else []
+    return found[RATE], found[GAIN], names, notes
+
+
+def _raw_of_columns(names, units, columns):
+    """The Raw of columns of cells; names: list of str, or None, where one may be an index."""
+    nameless = names is None
+    if nameless:
+        if len(columns) not in (len(LEADS), len(LEADS) + 1):
+            return raw_without_names(_numbers(columns))
+        names = [*[''] * (len(columns) - len(LEADS)), *LEADS]
+    parted = [_name_and_unit(name) for name in names]
+    known = [at for at, (name, _) in enumerate(parted) if lead_of(name)]
+    values = dict(zip(known, _numbers([columns[at] for at in known]) if known else ()))
     raw = Raw([], [], None, [], [])
-    for at, (name, unit) in enumerate(map(_name_and_unit, names)):
-        unit = unit or (units[at] if units else None)
-        column = table.iloc[:, at:at + 1]
-        if re.fullmatch(TIME, name.lower()):
-            raw = raw._replace(rate=_rate_of(_step_of(column), unit))
-            raw.notes.append(f'the column {names[at]!r} says {raw.rate or "no"} Hz')
-        elif name:
-            is_lead = lead_of(name) is not None
-            raw.values.append(_numbers(column)[:, 0] if is_lead else np.full(len(table), np.nan))
-            raw.leads.append(name)
-            raw.units.append(unit)
-    return raw._replace(values=np.array(raw.values))
+    for at, (name, unit) in enumerate(parted):
+        unit = unit or (units[at] if units else None) or None
+        if at not in values:
+            says = _read_times(name, unit, columns[at], f'column {at + 1} ({names[at]!r})')
+            if says and raw.rate and not same_rate(says, raw.rate):
+                raise NotAnECG(f'{raw.rate:g} Hz by one column, {says:g} by column {at + 1} '
+                               f'({names[at]!r}); take the wrong one out')
+            raw = raw._replace(rate=raw.rate or says)
+            if says or (UNNAMED.fullmatch(name.lower()) and says is None):
+                continue
+        raw.values.append(values.get(at, np.full(len(columns[0]), np.nan)))
+        raw.leads.append(name or f'column {at + 1}')
+        raw.units.append(unit)
+    return raw._replace(values=np.array(raw.values), leads=None if nameless else raw.leads)
 
 
-def _raw_of_numbers(table):
-    """The Raw of 12 columns or rows; in front may be a column of times, or an index."""
-    values = _numbers(table.dropna(axis=1, how='all'))  # a line may end with a delimiter
-    rate = None
-    if values.shape[1] == 1 + len(LEADS) and _step_of(table):
-        rate = _rate_of(_step_of(table), '')
-        values = values[:, 1:]
-    return raw_without_names(values)._replace(rate=rate)
+def _read_times(name, unit, cells, where):
+    """What a column that is no lead says: Hz; None, it counts or is empty; False, nothing.
 
-
-def _step_of(table):
-    """How far apart the evenly spaced numbers in the first column are; None where they are not."""
-    times = pd.to_numeric(table.iloc[:, 0], errors='coerce').to_numpy(float)
+    name, unit: str; cells: tuple of str; where: str, for messages
+    Raises: NotAnECG where its times or numbers jump or run backwards, or are no times
+    """
+    name = name.lower()
+    unit = (unit or (name if name in PER_SECOND else '')).lower()
+    is_time = unit in PER_SECOND or TIME.fullmatch(name)
+    times, unit = _seconds(cells, unit)
+    if times is None or len(times) < 2 or (times == times[0]).all():
+        if is_time and times is None:
+            raise NotAnECG(f'{where} says {cells[0][:40]!r}, expected times: seconds, milliseconds '
+                           'or hours:minutes:seconds; write them so, or take them out')
+        return False if any(cells) else None
     steps = np.diff(times)
-    mean = steps.mean() if len(steps) else 0
-    return mean if mean > 0 and np.abs(steps - mean).max() <= mean else None
-
-
-def _rate_of(step, unit):
-    """The Hz that times with this step say, or None; a step of 1 of nothing counts the samples."""
-    per_second = PER_SECOND.get((unit or '').lower())
-    if step is None or (step == 1 and per_second is None):
-        return None
-    rate = (per_second or (1 if step < 1 else 1000)) / step
+    if not (is_time or UNNAMED.fullmatch(name) or (steps > 0).all() or (steps < 0).all()):
+        return False
+    step = steps.mean()
+    finest = np.min(steps, where=steps > 0, initial=np.inf)
+    away = np.abs(times - times[0] - step * np.arange(len(times)))
+    if not (step > 0 and (away <= 1.001 * max(step, finest)).all()):
+        at = np.nanargmax(np.append(np.abs(steps - np.median(steps)), 0))
+        raise NotAnECG(f'{where} goes from {cells[at][:40]} to {cells[at + 1][:40]} at sample '
+                       f'{at + 1}, expected equal steps upwards: samples are lost, twice or in '
+                       'another order there; give a stretch without it')
+    whole = not (times % 1).any() and unit not in PER_SECOND
+    coarse = finest > 1.5 * step and finest > 0.002 * (times[-1] - times[0])
+    if (whole and (step == 1 or not is_time)) or coarse:
+        return None if whole else False
+    rate = PER_SECOND.get(unit, 1 if step < 1 else 1000) / step
     return round(rate) if abs(rate - round(rate)) < 0.001 * rate else rate
 
 
-def _numbers(table):
-    """A table as float array (rows, columns)."""
-    for name in table.columns:
-        column = table[name]
-        if column.dtype.kind in 'iuf':
-            continue
-        wrong = column[pd.to_numeric(column, errors='coerce').isna() & column.notna()]
-        if len(wrong) or column.dtype.kind == 'b':
-            cell, row = [*wrong, *column][0], [*wrong.index, 0][0] + 1
-            raise NotAnECG(f'not a table of numbers: {str(cell)[:40]!r} in row {row} of the '
-                           'numbers; expected 12 columns or rows of numbers, and at most a line of '
-                           'lead names and one of units')
-    return table.to_numpy(float)
-
-
-def _table(lines, delimiter):
-    """Lines as a pandas.DataFrame, its columns and rows numbered."""
-    text = '\n'.join(lines)
-    if delimiter != ',':
-        text = text.replace(',', '.')  # the comma is a decimal point
+def _seconds(cells, unit):
+    """(float array or None, their unit) of cells with numbers or times of the day."""
+    clocks = [CLOCK.fullmatch(cell[:60]) for cell in cells]
+    if None not in clocks:
+        return np.array([int(each[1] or 0) * 3600 + int(each[2]) * 60
+                         + float(each[3].replace(',', '.')) for each in clocks]), 's'
     try:
-        return pd.read_csv(io.StringIO(text), header=None, skipinitialspace=True, low_memory=False,
-                           sep=r'\s+' if delimiter == ' ' else delimiter)
-    except ValueError as error:
-        raise NotAnECG(f'not a table of numbers ({str(error).strip()}); expected 12 columns or '
-                       'rows of numbers') from None
+        return _numbers([cells])[0], unit
+    except NotAnECG:
+        return None, unit
 
 
-def _lines(data):
-    """The lines of a text that are neither blank nor a comment."""
-    encoding = 'utf-16' if data[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig'
-    lines = data.decode(encoding, 'replace').splitlines()
-    return [line for line in lines if line.strip(' \t,;"') and line.strip(' "')[:1] != '#']
+def _numbers(columns):
+    """Columns of cells as float array (columns, rows), an empty cell as NaN."""
+    for column in columns:
+        row = next((row for row, cell in enumerate(column)
+                    if not is_number(cell) and cell.lower() not in MISSING), None)
+        if row is not None:
+            raise NotAnECG(f'not a table of numbers: {column[row][:40]!r} in row {row + 1} of the '
+                           f'numbers; {EXPECTED}')
+    decimal = [mark for mark in ',.' if _stands_before_decimals(mark, columns)]
+    if len(decimal) > 1:
+        raise NotAnECG('both , and . stand before decimals; expected one of them')
+    values = np.empty((len(columns), len(columns[0])))
+    for at, column in enumerate(columns):
+        words = '\n'.join('nan' if cell.lower() in MISSING else cell for cell in column)
+        for mark in {*',.'} - {*decimal}:
+            words = words.replace(mark, '')
+        words = words.replace(',', '.')
+        try:
+            values[at] = [float(word) for word in words.split('\n')]
+        except ValueError as error:
+            raise NotAnECG(f'not a table of numbers ({str(error)[:80]}); {EXPECTED}') from None
+    return values
 
 
-def _delimiter_of(lines):
-    """What parts the cells: ; or a tab, spaces between numbers, or else a comma."""
-    line = lines[min(len(lines) - 1, 2)]  # after names and units
-    for delimiter in ';\t':
-        if delimiter in line:
-            return delimiter
-    words = line.split()
-    spaced = len(words) > 1 and all(word == word.strip(',') for word in words) \
-        and all(_is_number(word.replace(',', '.')) for word in words[1:])
-    return ' ' if spaced else ','
+def _stands_before_decimals(mark, columns):
+    """Whether , or . parts decimals; it parts thousands where only numbers of 1000 and more have
+    it, with three digits behind it."""
+    other = ',.'.replace(mark, '')
+    with_mark = [[cell for cell in column if mark in cell] for column in columns]
+    if not any(with_mark):
+        return False
+    return any(not GROUPED[mark].fullmatch(cell.split(other)[0])
+               for cells in with_mark for cell in cells) or all(
+        len(cells) in (0, len(column)) for cells, column in zip(with_mark, columns))
 
 
-def _cells(line, delimiter):
-    """The cells of a line without quotes and spaces around them."""
-    cells = line.split() if delimiter == ' ' else line.split(delimiter)
-    if delimiter != ',':
-        cells = [cell.replace(',', '.') for cell in cells]
-    return [cell.strip(' \t"\'') for cell in cells]
+def _are_numbers(cells):
+    filled = [cell for cell in cells if cell]
+    numbers = sum(is_number(cell) or cell.lower() in MISSING for cell in filled)
+    return 2 * numbers > len(filled)
+
+
+def _leads_in(cells):
+    """How many of the first cells name a lead; none where they count, as R's V1, V2, ... do."""
+    cells = [_bare(cell) for cell in cells[:40]]
+    if counts(cells) or counts(cells[1:]):
+        return 0
+    return sum(lead_of(_name_and_unit(cell)[0]) is not None for cell in cells)
+
+
+def _bare(cell):
+    """A cell of the head without what makes it a comment, and without quotes."""
+    return cell.lstrip('#% ').strip(' \'"')
 
 
 def _name_and_unit(cell):
-    """'I [mV]' or 'I (mV)' -> ('I', 'mV'); a name without a unit -> (name, None)."""
-    at = max(cell.rfind('['), cell.rfind('('))
-    unit = cell[at + 1:-1].strip()
-    if at >= 0 and cell[-1] in '])' and unit.lower() in (*PER_MV, *PER_SECOND):
-        return cell[:at].rstrip(), unit
+    """'I [mV]', 'I (mV)' or 'I_mV' -> ('I', 'mV'); a name without a unit -> (name, None)."""
+    if len(cell) < 100:
+        inside = re.fullmatch(r'(.*?)\s*[\[(]\s*([^\[\]()]*?)\s*[\])]', cell)
+        if inside and (lead_of(inside[1]) or inside[2].lower() in {*PER_MV, *PER_SECOND}):
+            return inside[1], inside[2]
+        behind = re.fullmatch(r'(.*?)[\s_/,]+([^\s_/,]+)', cell)
+        if behind and behind[2].lower() in {*PER_MV, *PER_SECOND}:
+            return behind[1], behind[2]
     return cell, None
-
-
-def _is_number(text):
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

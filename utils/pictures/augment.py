@@ -6,7 +6,8 @@ around a lead's zero line is another gain, a displacement along y that varies wi
 wandering baseline. All of it is one cv2.remap. There are no flips: they would run time backwards.
 Average beats have the same gain and the same missing lead; they do not know when they were
 recorded, and averaging has taken the noise, so they are only moved a little: a QRS's middle is not
-found to the sample, and its level is not the patient's.
+found to the sample, and its level is not the patient's. A printed sheet shows each lead for a part
+of the 10 s only, so in some pictures the rest is white, as it is where a sheet was read.
 """
 import cv2
 import numpy as np
@@ -16,6 +17,9 @@ from utils.pictures.render import BEAT_COLUMNS, BEAT_ROWS, BEAT_SCALE
 
 SECONDS = 10.0
 WANDER_HZ = (0.1, 0.5)  # breathing and movement
+PRINTED_ROWS = (3, 6)  # of a sheet: 3 rows of 4 leads, 2.5 s each, or 6 rows of 2, 5 s each
+STRIPS = (0, 1, 1, 3)  # leads that a sheet shows for the whole 10 s besides, each as likely
+USUAL_STRIP = 1, 0.7  # lead II, and how often it is one of them
 BEAT_SHIFT = 0.05  # s, the farthest that average beats are moved, with time_shift 1
 
 
@@ -23,7 +27,8 @@ def augment(picture, rng, settings, pixels_per_mv):
     """Change a picture as another recording of the same heart would differ.
 
     picture: uint8 array (size, size), or (2 * size, size) with average beats
-    rng: numpy.random.Generator, decides everything; settings: settings.Augment; pixels_per_mv: float
+    rng: numpy.random.Generator, decides everything; settings: settings.Augment
+    pixels_per_mv: float
     Returns: uint8 array of the same shape, a new one
     """
     size = picture.shape[1]
@@ -36,6 +41,7 @@ def augment(picture, rng, settings, pixels_per_mv):
     frequency, phase = rng.uniform(*WANDER_HZ, (leads, 1)), rng.uniform(0, 2 * np.pi, (leads, 1))
     noise = rng.standard_normal((leads, size), dtype=np.float32) * settings.noise
     moved = rng.uniform(-1, 1, 2) * (BEAT_SHIFT * settings.time_shift, settings.wander)  # s, mV
+    hidden = ~draw_shown(rng, size) if rng.random() < settings.printed else None
 
     columns = np.arange(size, dtype=np.float32)
     wander = amplitude * np.sin(2 * np.pi * frequency * SECONDS / size * columns + phase)
@@ -51,7 +57,25 @@ def augment(picture, rng, settings, pixels_per_mv):
         changed = np.concatenate([changed, beats])
     if missing is not None:
         blank(changed, missing)
+    if hidden is not None:
+        changed[:size][hidden[lead_of_row]] = 255
     return changed
+
+
+def draw_shown(rng, columns):
+    """Which leads a printed sheet shows when: bool array (12, columns), over 10 s.
+
+    rng: numpy.random.Generator, decides on the rows of the sheet and its strips of 10 s
+    """
+    leads = np.arange(len(LEADS))
+    rows = rng.choice(PRINTED_ROWS)
+    panels = len(LEADS) // rows
+    shown = leads[:, None] // rows == np.arange(columns) * panels // columns
+    strips = rng.permutation(leads)[:rng.choice(STRIPS)]
+    if len(strips) and rng.random() < USUAL_STRIP[1]:
+        strips[0] = USUAL_STRIP[0]
+    shown[strips] = True
+    return shown
 
 
 def _stretched(size, rows, gain):

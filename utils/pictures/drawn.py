@@ -12,7 +12,7 @@ from utils.running.errors import UserError, describe_os_error
 
 
 class DrawnPictures:
-    """Pictures in memory, read as images.Pictures are; PNGs, which take a tenth of the room.
+    """Pictures in memory, read as loading.Pictures are; PNGs, which take a tenth of the room.
 
     encoded: list of bytes; shape: (height, width), pixels
     """

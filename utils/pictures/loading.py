@@ -1,4 +1,4 @@
-"""PNGs -> batches: which pictures there are, the train/validation split, reading ahead.
+"""PNGs -> batches: which pictures there are, whether they are the right ones, reading ahead.
 
 Pictures are read by threads of this process, not by DataLoader's worker processes: Pillow decodes
 and OpenCV remaps without the interpreter's lock, so threads keep up, and there is no shared memory
@@ -11,9 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 
-from utils.ecg.records import PATIENTS
 from utils.pictures.augment import augment
 from utils.pictures.render import MANIFEST, decode_png, read_stamp
 from utils.running import files, machine
@@ -70,67 +68,6 @@ def _check_stamp(path, drawn_with, how_to_draw):
              if stamp.get(key) != value]
     if wrong:
         raise UserError(f'{path}: drawn with {", ".join(wrong)}; draw it with: {how_to_draw}')
-
-
-def validation_size(count, fraction):
-    """How many of `count` labelled records validate: round(count * fraction).
-
-    Raises: UserError where that leaves too few for either part
-    """
-    wanted = round(count * fraction)
-    if wanted < 1 or count - wanted < 2:
-        raise UserError(f'{count} labelled records and data.validation_fraction {fraction:g} give '
-                        f'{wanted} for validation and {count - wanted} for training, expected at '
-                        'least 1 and 2; add records or change the fraction')
-    return wanted
-
-
-def read_patients(root, names):
-    """Whose record each is: the column patient of root/source.csv, else each is somebody else's.
-
-    Returns: list of str
-    """
-    path = os.path.join(root, PATIENTS)
-    if not os.path.isfile(path):
-        return names
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except ValueError as error:  # as those of pandas and of its decoder are
-        raise UserError(f'{path}: not a UTF-8 table with columns name and patient ({error}); mend '
-                        'or remove it') from None
-    patient_of = dict(zip(table.get('name', ()), table.get('patient', ())))
-    return [patient_of.get(name) or name for name in names]
-
-
-def split(targets, sizes, groups, seed):
-    """Deal the labelled records to parts, each class or label alike, each patient to one part.
-
-    Rarest label first, records go where that label is still owed most (Sechidis et al. 2011).
-    targets: int array (n,), or array (n, classes) of 0 and 1; sizes: ints, records of each part;
-    groups: n values, equal for records of one patient; seed: int
-    Returns: int array (n,), the number of each record's part; parts have exactly their sizes where
-        no patient has several records
-    """
-    labels = np.eye(targets.max() + 1)[targets] if targets.ndim == 1 else targets
-    _, group_of = np.unique(np.asarray(groups), return_inverse=True)
-    weights = np.bincount(group_of)
-    counts = np.zeros((len(weights), labels.shape[1]))
-    np.add.at(counts, group_of, labels)
-    room = np.array(sizes, dtype=float)
-    owed = np.outer(room / room.sum(), counts.sum(axis=0))
-    rng = np.random.default_rng((seed, 0))
-    left, part_of = np.ones(len(weights), dtype=bool), np.zeros(len(weights), dtype=int)
-    while left.any():
-        there = left @ counts
-        label = np.where(there > 0, there, np.inf).argmin()
-        group = rng.choice(np.flatnonzero(left & (counts[:, label] >= min(there[label], 1))))
-        open_parts = np.flatnonzero(room > 0)
-        part = max(open_parts, key=lambda each: (owed[each, label], room[each]))
-        owed[part] -= counts[group]
-        room[part] -= weights[group]
-        left[group] = False
-        part_of[group] = part
-    return part_of[group_of]
 
 
 class Pictures:

@@ -43,7 +43,8 @@ class Renderer:
     def draw(self, signal):
         """Draw one record.
 
-        signal: float32 array (12, 5000), mV, rows in LEADS order
+        signal: float32 array (12, 5000), mV, rows in LEADS order, NaN where a lead is not shown:
+            nothing is drawn there
         Returns: uint8 array (size, size), or (2 * size, size) with the average beats, black (0) on
             white (255)
         """

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from utils.answers.findings import FINDINGS
 from utils.answers.tasks import counts_of, log_odds, probabilities_of
 from utils.ecg.records import LEADS, SAMPLING_RATE
 from utils.reports.page_texts import CLASSES, LANGUAGES, TEXTS
@@ -26,7 +27,7 @@ TOLERANCE = 0.05  # mm by which a simplified trace may be off: 5 uV
 def write(path, language, answer, drawings, notes, said):
     """Write the page.
 
-    path: str; language: 'en' or 'zh'; answer: report.Answer; drawings: list of report.Drawing
+    path: str; language: 'en' or 'zh'; answer: answer.Answer; drawings: list of report.Drawing
     notes: {name: list of str}, what reading had to say; said: dict, what the template has to say of
     the model beside: facts, scores, validation, curves, band, sure, temperature
     """
@@ -48,7 +49,8 @@ def write(path, language, answer, drawings, notes, said):
         rows=rows, counts=counts_of(answer.decisions, answer.task).tolist(),
         unsure=int(answer.unsure.sum()),
         known=answer.truth is not None, confusion=_confusion(answer), **said,
-        LEADS=LEADS, FINE=FINE, PULSE=PULSE,
+        LEADS=LEADS, FINE=FINE, PULSE=PULSE, with_findings=answer.findings is not None,
+        findings=[chinese if language == 'zh' else english for english, chinese, _ in FINDINGS],
         ecgs=[{**rows[each.index], **_mattered(answer, classes, each), **_drawn(each)}
               for each in drawings]))
 
@@ -68,9 +70,10 @@ def _row(answer, index, classes, notes, shown):
     kinds = ['unsure' if unsure else 'sure', *(f'c{each}' for each in chosen)]
     kinds += ['noted'] * bool(notes) + ['wrong' if wrong else 'right'] * known
     return {'index': index, 'name': answer.names[index], 'answer': words(answer.decisions[index]),
-            'values': [f'{value:.3f}' for value in values], 'value': f'{values.max():.6f}',
+            'values': [f'{value:.3f}' for value in values], 'value': f'{values.max(initial=0):.6f}',
             'truth': words(answer.truth[index]) if known else [], 'unsure': unsure, 'wrong': wrong,
-            'shown': shown, 'notes': notes, 'kinds': ' '.join(kinds)}
+            'shown': shown, 'notes': notes, 'kinds': ' '.join(kinds),
+            'findings': answer.findings.of(index) if answer.findings else []}
 
 
 def _confusion(answer):

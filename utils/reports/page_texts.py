@@ -43,6 +43,7 @@ TEXTS = {
     'records': ('All records', '全部记录'), 'name': ('name', '名称'),
     'probability': ('probability', '概率'), 'of_abnormal': ('probability of abnormal', '异常概率'),
     'certainty': ('certainty', '确定程度'), 'notes': ('notes', '备注'),
+    'findings': ('findings', '所见'),
     'search': ('search names and answers', '搜索名称或结果'), 'show': ('show', '显示'),
     'ecgs': ('ECGs to look at', '值得查看的心电图'),
     'shown': ('{shown} of {count}: the wrong ones first, then the unsure ones, then sure ones of '

@@ -11,6 +11,7 @@ GRID_FINE, GRID_BOLD, TRACE = '#f6d5d5', '#e7a3a3', '#111111'
 LEAD_GAP = 2.0  # mV from one lead's zero line to the next
 PULSE_SECONDS = (-0.5, -0.44, -0.44, -0.24, -0.24, -0.18)  # the calibration pulse of 1 mV
 PULSE_MV = (0, 0, 1, 1, 0, 0)
+MOST_CLASSES = 12  # whose ROC is drawn
 
 
 def draw_examples(ecgs, path):
@@ -66,7 +67,22 @@ def draw_curves(history, path):
     _save(figure, path)
 
 
-def draw_validation(targets, both, decisions, threshold, title, path):
+def draw_validation(path, title, answer, before):
+    """Draw what a model is worth: its answers for records that it was not trained on.
+
+    path: str, the PNG to write; answer: answers.answer.Answer, with the truth; before: its
+    probabilities without a temperature
+    """
+    shown = slice(MOST_CLASSES)
+    both = before, answer.probabilities
+    if answer.task.multi_label:
+        _draw_classes(answer.truth[:, shown], [each[:, shown] for each in both],
+                      answer.decisions[:, shown], answer.task.class_names[shown], title, path)
+    else:
+        _draw_one_class(answer.truth, both, answer.decisions, answer.thresholds, title, path)
+
+
+def _draw_one_class(targets, both, decisions, threshold, title, path):
     """Draw the ROC curve, the confusion matrix and the reliability curve of task 1.
 
     targets, decisions: int arrays (n,) of 0 and 1; both: float arrays (n,), the probabilities
@@ -93,7 +109,7 @@ def draw_validation(targets, both, decisions, threshold, title, path):
     _save(figure, path)
 
 
-def draw_validation_classes(targets, both, decisions, class_names, title, path):
+def _draw_classes(targets, both, decisions, class_names, title, path):
     """Draw the ROC curve of every class of task 2, each class's count and F1, and how reliable the
     probabilities of all classes are.
 

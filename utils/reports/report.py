@@ -6,59 +6,15 @@ import locale
 import os
 import time
 import zlib
-from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 
-from utils.answers import calibration, explanation, metrics, tasks
+from utils.answers import calibration, explanation, tasks
 from utils.ecg import inputs, records
 from utils.pictures.render import MANIFEST, read_stamp
 from utils.running import files, log
 from utils.running.errors import UserError
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What is answered to some ECGs.
-
-    task: tasks.Task; names: list of str; probabilities: float array (n,) of "abnormal", or (n, 12)
-    thresholds: as tasks.decide() takes them; truth: as tasks.read_reference(), or None
-    width: float, of the calibration.Band in which answers are unsure
-    """
-    task: tasks.Task
-    names: list
-    probabilities: np.ndarray
-    thresholds: object
-    truth: Optional[np.ndarray]
-    width: float = 0.0
-
-    @cached_property
-    def decisions(self):
-        return tasks.decide(self.probabilities, self.thresholds, self.task)
-
-    @cached_property
-    def confidence(self):
-        return calibration.confidence_of(self.probabilities, self.thresholds)
-
-    @cached_property
-    def unsure(self):
-        return self.confidence < self.width
-
-    @cached_property
-    def wrong(self):
-        """Bool array (n,); none is where the truth is not known."""
-        if self.truth is None:
-            return np.zeros(len(self.names), bool)
-        return (self.truth != self.decisions).reshape(len(self.names), -1).any(axis=1)
-
-    def scores(self, seed):
-        """List of (name, value, low, high); empty where the truth is not known."""
-        if self.truth is None:
-            return []
-        return list(metrics.intervals(self.truth, self.probabilities, self.thresholds, seed,
-                                      self.task))
 
 
 class Drawing(NamedTuple):
@@ -66,7 +22,7 @@ class Drawing(NamedTuple):
 
     index: int, in Answer.names; signal: float32 array (12, 5000), mV, or None where only the
     picture is there: uint8 array (size, size), with mv_per_lead mV in the height of a band
-    leads, seconds: float arrays (12, classes) and (10, classes), as explanation.explain() gives them
+    leads, seconds: float arrays (12, classes) and (10, classes), of explanation.explain()
     """
     index: int
     signal: object
@@ -132,14 +88,14 @@ def draw(answer, chosen, signals, asked, trained):
     """Explain the chosen ECGs.
 
     chosen: list of indices; signals: {name: float32 array (12, 5000), mV}, as far as there are
-    asked: (network, pictures, batch_size) that gave the answer; trained: predict.Trained
+    asked: (network, pictures, batch_size) that gave the answer; trained: models.trained.Trained
     Returns: list of Drawing
     """
     network, pictures, size = asked
 
     def in_batches(pixels):
-        return np.concatenate([network(pixels[at:at + size])
-                               for at in range(0, len(pixels), size)])
+        return trained.asked(np.concatenate([network(pixels[at:at + size])
+                                             for at in range(0, len(pixels), size)]))
 
     render, drawings = trained.config.render, []
     flat = explanation.flat_picture(render)
@@ -149,8 +105,8 @@ def draw(answer, chosen, signals, asked, trained):
             leads, seconds = explanation.explain(in_batches, picture, flat, answer.task)
             rhythm = picture[:render.size]
             drawings.append(Drawing(index, signals.get(answer.names[index]), rhythm,
-                                    render.mv_per_lead, leads / trained.temperature,
-                                    seconds / trained.temperature))
+                                    render.mv_per_lead, leads / trained.rule.temperature,
+                                    seconds / trained.rule.temperature))
             bar.update()
     return drawings
 
@@ -160,10 +116,10 @@ def describe_model(trained):
     validation, scores; temperature, list; curves, [(key, [(mean, true), ...], error)] of
     reliability without the temperature and with one that was learnt from other records.
 
-    trained: predict.Trained
+    trained: models.trained.Trained
     """
     config, targets, margins = trained.config, trained.targets, trained.margins
-    has_one = np.any(np.asarray(trained.temperature) != 1)
+    has_one = np.any(np.asarray(trained.rule.temperature) != 1)
     calibrated = calibration.calibrate(margins, targets, config.seed)[1] if has_one else margins
     curves = []
     for key, values in (('before', margins), ('after', calibrated)):
@@ -173,7 +129,7 @@ def describe_model(trained):
                       ('trained', trained.iteration), ('drawn', f'{config.render.size} px'),
                       ('made', time.strftime('%Y-%m-%d %H:%M'))],
             'validation': trained.known.scores(config.seed), 'curves': curves,
-            'temperature': np.atleast_1d(trained.temperature).tolist()}
+            'temperature': np.atleast_1d(trained.rule.temperature).tolist()}
 
 
 def language_of_user():

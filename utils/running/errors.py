@@ -4,10 +4,12 @@ Exit codes: 2 for the user's input, 1 for a fault of ours, 130 after Ctrl-C, 143
 """
 import contextlib
 import os
+import re
 import signal
 import sys
 
 LONGEST = 2000  # characters of a line; a damaged file can hold a name of a million
+MOST = 20  # lines that are said one by one
 DISK_FULL = (28, 122)  # ENOSPC, EDQUOT
 FORBIDDEN = (1, 13, 30)  # EPERM, EACCES, EROFS
 
@@ -46,7 +48,7 @@ class StopRequest:
 
     def _note(self, signum, _frame):
         if not self.signum:
-            _say_at_once(b'stopping after this iteration; once more ends at once\n')
+            _say_at_once(b'stopping soon; once more ends at once\n')
         elif 'PADDLE_TRAINER_ID' not in os.environ:  # Paddle's launcher repeats itself three times
             os._exit(128 + signum)
         self.signum = signum
@@ -64,8 +66,7 @@ def run(main):
         code = main() or 0
         sys.stdout.flush()
     except UserError as error:
-        for line in error.lines:
-            say_error(line)
+        say_errors(error.lines)
         code = 2
     except BrokenPipeError:  # `python process.py | head`: whoever read has seen enough
         code = 128 + 13
@@ -93,7 +94,7 @@ def _make_streams_safe():
         pass
     for name in ('stdout', 'stderr'):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))
+            setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))  # noqa: SIM115
         getattr(sys, name).reconfigure(errors='backslashreplace')
 
 
@@ -124,8 +125,30 @@ def say_error(message):
     print(f'error: {line}', file=sys.stderr, flush=True)
 
 
+def words_of_paddle(error):
+    """What one of Paddle's errors says, without the places in its sources."""
+    text = ' '.join(str(error).split())
+    said = re.search(r'\([A-Z]\w+\) .*', text)
+    return (said[0] if said else text).partition(' [Hint')[0].partition(' (at ')[0].rstrip('. ')
+
+
+def say_errors(lines):
+    """Print each of `lines`, list of str; of very many the first, how many there are, the last."""
+    most = len(lines) if len(lines) < MOST + 2 else MOST
+    for line in lines[:most]:
+        say_error(line)
+    if most < len(lines):
+        say_error(f'... and {len(lines) - most - 1} more of this kind')
+        say_error(lines[-1])
+
+
 def describe_os_error(error):
     """One line for an OSError: the path, what the system said, and what to do where known."""
+    if error.errno is None and '(External)' in str(error):  # as which Paddle raises CUDA's errors
+        return (f'the GPU failed: {words_of_paddle(error)}; what was saved is whole, and the same '
+                'command goes on from it; if it fails again, look at nvidia-smi, or ask for the '
+                'CPU: -o device=cpu / 显卡出错：已保存的内容完好，可用同一命令继续；'
+                '也可用 -o device=cpu')
     path = error.filename
     if path is None:  # what is written to a file names it: see files.py and log.py
         path = 'standard output' if error.errno in DISK_FULL else 'a file'

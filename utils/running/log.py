@@ -38,7 +38,7 @@ def open_log(path, keep=0):
     if path is not None:
         with open(path, 'ab') as file:
             file.truncate(min(keep, os.path.getsize(path)))
-        file = open(path, 'a', encoding='utf-8', errors='backslashreplace')
+        file = open(path, 'a', encoding='utf-8', errors='backslashreplace')  # noqa: SIM115
         log.handlers = [_RaisingHandler(sys.stdout, None), _RaisingHandler(file, path)]
     return log
 

@@ -100,6 +100,7 @@ class Model:
 @dataclass(frozen=True)
 class Train:
     iters: int = matters(10000, at_least(1))
+    epochs: int = matters(0, at_least(0))
     batch_size: int = matters(32, at_least(2))
     optimizer: str = matters('adamw', one_of('adamw', 'momentum'))
     learning_rate: float = matters(0.001, above(0))
@@ -125,6 +126,7 @@ class Augment:
     time_shift: float = matters(1.0, between(0, 1))
     gain: float = matters(0.2, below(1))
     missing_lead: float = matters(0.3, between(0, 1))
+    printed: float = matters(0.0, between(0, 1))
     noise: float = matters(0.01, between(0, 10))
     wander: float = matters(0.05, between(0, 10))
 
@@ -329,7 +331,7 @@ def _check(value, item, what, base):
         raise UserError(f'{what} is {_words(value)}, expected {kinds} ({words})')
     if not test(value):
         raise UserError(f'{what} is {value!r}, expected {words}')
-    if check in (PATH, TABLE) and value not in (None, 'imagenet', 'none'):
+    if check in (PATH, TABLE) and value not in (None, 'imagenet', 'ptbxl', 'none'):
         value = os.path.join(base, os.path.expanduser(value))
     return value
 
