@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.ecg.signals import LEADS, SAMPLES, SAMPLING_RATE, SECONDS, NotAnECG
+from utils.ecg.signals import LEADS, SAMPLES, SAMPLING_RATE, NotAnECG
 
 CABRERA = ('aVL', 'I', '-aVR', 'II', 'aVF', 'III', *LEADS[6:])
 # {rows of traces: [(rows of leads, columns)]}; the rows below those are rhythm strips.
@@ -16,6 +16,7 @@ LAYOUTS = {3: [(3, 4)], 4: [(3, 4)], 5: [(3, 4)], 6: [(6, 2), (3, 4)], 7: [(6, 2
 # What I and II give of each limb lead.
 FROM_LIMBS = {'I': (1, 0), 'II': (0, 1), 'III': (-1, 1), 'aVR': (-0.5, -0.5), '-aVR': (0.5, 0.5),
               'aVL': (1, -0.5), 'aVF': (-0.5, 1)}
+SELDOM = 1.3  # times as well as the usual order Cabrera's must agree to be taken for it
 BROKEN = 0.3  # part of the limb leads that may not follow from one another
 OTHER = 0.45  # part by which a strip may differ from its lead
 SPEEDS, GAINS = (25, 50), (5, 10, 20)  # mm/s, mm/mV
@@ -25,6 +26,7 @@ LENGTH_MM = 250  # of 10 s at 25 mm/s, of 5 s at 50 mm/s
 CAPS_MM, BESIDE_MM = 1.2, 16
 SHORTEST_S = 7  # of a sheet of 10 s
 EDGE_MM = 0.4  # at the ends of a stretch that may be a separator's ink
+LEAST_S = 1  # of a lead
 HOLE_MM = 2.5  # a hole in a trace that is wider is one in the signal, too
 
 
@@ -133,8 +135,9 @@ def _find_pulse(row, px_per_mm):
 def _peaks(values, least):
     """The middles of where values are above `least`."""
     edges = np.flatnonzero(np.diff(np.r_[0, values > least, 0]))
-    return [start + int(np.median(np.flatnonzero(values[start:end] >= values[start:end].max() - 0.3)))
-            for start, end in zip(edges[::2], edges[1::2])]
+    parts = [(start, values[start:end]) for start, end in zip(edges[::2], edges[1::2])]
+    return [start + int(np.median(np.flatnonzero(part >= part.max() - 0.3)))
+            for start, part in parts]
 
 
 def _gap_after(row, edge, px_per_mm):
@@ -157,8 +160,8 @@ def place(heights, frame, px_per_mm):
     rows = len(heights)
     seconds = (frame.end - frame.start) / frame.mm_per_s
     if rows not in LAYOUTS:
-        raise NotAnECG(f'a sheet with {rows} rows of traces, expected 3 x 4, 6 x 2 or 12 x 1 leads, '
-                       'with or without rhythm strips; is it cut, or are there two ECGs on it?')
+        raise NotAnECG(f'a sheet with {rows} rows of traces, expected 3 x 4, 6 x 2 or 12 x 1 '
+                       'leads, with or without rhythm strips; is it cut, or are there two ECGs?')
     if frame.mm_per_s == SPEEDS[0] and seconds < SHORTEST_S:
         raise NotAnECG(f'traces of {seconds:.1f} s, expected some 10 s; is the sheet cut off?')
     tried = []
@@ -167,12 +170,13 @@ def place(heights, frame, px_per_mm):
             names = CABRERA if cabrera else LEADS
             cells = _cells(heights, frame, (lead_rows, columns), names, px_per_mm)
             name = f'{lead_rows} x {columns}' + ' Cabrera' * cabrera
-            tried.append((_broken(cells, lead_rows), name, cells, lead_rows))
+            seldom = SELDOM if cabrera else 1
+            tried.append((seldom * _broken(cells, lead_rows), name, cells, lead_rows))
     broken, name, cells, lead_rows = min(tried, key=lambda each: each[0])
     if broken > BROKEN:
         raise NotAnECG(f'a sheet whose limb leads do not follow from one another, best as {name} '
-                       f'({broken:.0%} of them do not): the leads are in an order that is not known '
-                       'here, or the traces cannot be followed')
+                       f'({broken:.0%} of them do not): the leads are in an order that is not '
+                       'known here, or the traces cannot be followed')
     return _assemble(heights, frame, (name, cells, lead_rows), px_per_mm, broken)
 
 
@@ -254,6 +258,10 @@ def _assemble(heights, frame, found, px_per_mm, broken):
         values[best] = np.where(np.isfinite(values[best]), values[best], strip + level)
         stretches.append((LEADS[best], row, frame.start, frame.end))
     name += f' + {", ".join(strips)}' if strips else ''
+    missing = [lead for lead, row in zip(LEADS, values)
+               if np.isfinite(row).sum() < LEAST_S * SAMPLING_RATE]
+    if missing:
+        raise NotAnECG(f'a sheet as {name} without {", ".join(missing)}, expected all twelve leads')
     return Placed(values, name, stretches, broken)
 
 
@@ -263,4 +271,5 @@ def _difference(lead, strip):
     if there.sum() < SAMPLING_RATE:
         return 1.0
     one, other = lead[there] - np.median(lead[there]), strip[there] - np.median(strip[there])
-    return float(np.sqrt(((one - other) ** 2).sum() / max((one ** 2).sum(), (other ** 2).sum(), 1e-9)))
+    size = max((one ** 2).sum(), (other ** 2).sum(), 1e-9)
+    return float(np.sqrt(((one - other) ** 2).sum() / size))

@@ -3,14 +3,13 @@
 A trace is the cheapest way from left to right on which ink costs almost nothing, sideways and up
 and down alike: so it follows the steepest QRS, passes through crossings and over gaps.
 """
-from typing import NamedTuple
-
 import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter1d, maximum_filter1d, median_filter, minimum_filter1d
 from scipy.signal import find_peaks
 
 INK = 0.5  # of the ink's darkness, where its edge is
+FAINT = 0.55  # what is so dark costs nothing: thin and steep lines are fainter
 PIECE_MM = 10  # width of what is connected, and a part of a trace for certain
 STEEP_MM = 1.3  # a run of ink in a column that is higher is no baseline
 REACH_MM = 32  # that a trace may go up and down from its baseline
@@ -20,20 +19,10 @@ TAKEN = 0.4  # cost of a pixel that another row's trace runs along
 BASELINE_MM = 50  # the baseline is the median of so much of a trace
 
 
-class Row(NamedTuple):
-    """One row of traces, all in pixels of the flat sheet.
-
-    baseline: float; heights: float array (width,), y of the trace, NaN where there is no ink
-    """
-    baseline: float
-    heights: np.ndarray
-
-
 def find_rows(ink, px_per_mm):
-    """The baselines of the rows, from above, and the columns between which they have ink.
+    """The baselines of the rows, from above: int array (rows,), y in pixels.
 
     ink: float32 array (height, width), as ink.find_ink()
-    Returns: (int array (rows,), (left, right))
     """
     mask = (ink > INK).astype(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
@@ -45,11 +34,13 @@ def find_rows(ink, px_per_mm):
     flat = mask & ~tall
     profile = gaussian_filter1d(flat.sum(axis=1).astype(float), 1.3 * px_per_mm)
     if not profile.any():
-        return np.array([], int), (0, 0)
+        return np.array([], int)
     peaks, _ = find_peaks(profile, height=0.2 * profile.max(), prominence=0.1 * profile.max(),
                           distance=CLOSEST_MM * px_per_mm)
-    columns = np.flatnonzero(mask.any(axis=0))
-    return peaks, (int(columns[0]), int(columns[-1]) + 1) if len(columns) else (0, 0)
+    between = np.median(np.diff(peaks)) if len(peaks) > 2 else 0
+    lost = [(one + next_one) // 2 for one, next_one in zip(peaks, peaks[1:])  # it wanders too much
+            if 1.75 * between < next_one - one < 2.25 * between]
+    return np.array(sorted([*peaks, *lost]), int)
 
 
 def follow(ink, baselines, px_per_mm):
@@ -77,7 +68,7 @@ def follow(ink, baselines, px_per_mm):
 def _cheapest_ways(ink, baselines, levels, taken, px_per_mm, own=None):
     """The cheapest way from left to right near each of `levels`, float array (rows, width)."""
     reach = int(REACH_MM * px_per_mm)
-    white = _bands(1 - np.minimum(ink, 1), baselines, reach, 1)
+    white = _bands(np.maximum(1 - ink / FAINT, 0), baselines, reach, 1)
     climbed = np.cumsum(white + np.float32(UPRIGHT), axis=2)
     places = np.arange(-reach, reach + 1, dtype=np.float32)
     off = (levels - baselines[:, None]).T[:, :, None].astype(np.float32)
