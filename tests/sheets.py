@@ -158,7 +158,7 @@ def _draw_grid(axes, style, width, height):
     if style.grid == 'none':
         return
     left, top, right, bottom = ((0, 0, width, height) if style.bare else
-                                (4, style.top - 20, width - 4, height - 8))
+                                (3, max(style.top - 20, 3), width - 3, height - 8))
     minor, major = GRIDS[style.grid]
     thin = style.grid_width * 0.5
     for step, colour, thick, kind in ((1, minor, thin, style.fine),
@@ -246,11 +246,15 @@ def random_style(rng, layout=None, dpi=None):
     seconds = SECONDS if speed == 25 else SECONDS / 2
     footer = f'{speed:g} mm/s  {gain:g} mm/mV  0.05-{rng.choice([40, 100, 150])} Hz'
     pulse = str(rng.choice(['left', 'left', 'right', 'none'] if common else ['left', 'right']))
-    spacing = rng.uniform(2.0, 3.0) * gain
-    return replace(_random_looks(rng), layout=layout, speed=float(speed), gain=float(gain),
-                   seconds=seconds, spacing=min(max(spacing, 12), 190 / rows), pulse=pulse,
+    spacing = min(max(rng.uniform(2.0, 3.0) * gain, 12), 190 / rows)
+    looks = _random_looks(rng)
+    # What is printed beside and above must find room; many pictures are cut off right there.
+    left = 4 + (0.2 * speed + 4 if pulse == 'left' else 0) + (10 if looks.label == 'left' else 0)
+    top = rng.uniform(36, 46) if any(looks.header) else max(0.75 * spacing, 14)
+    return replace(looks, layout=layout, speed=float(speed), gain=float(gain), seconds=seconds,
+                   spacing=spacing, pulse=pulse, left=left + rng.exponential(6),
+                   top=top + rng.exponential(4), dpi=dpi or float(rng.uniform(110, 400)),
                    footer=footer if not common or rng.random() < 0.7 else '',
-                   dpi=dpi or float(rng.uniform(110, 400)),
                    strips=_random_strips(rng, layout))
 
 
@@ -276,5 +280,4 @@ def _random_looks(rng):
         separator=str(rng.choice(['none', 'ticks', 'ticks', 'lines', 'gap', 'joined'])),
         label=str(rng.choice(['above', 'above', 'below', 'left'])), font=str(rng.choice(FONTS)),
         text_mm=rng.uniform(2.4, 3.6), header=headers[rng.integers(len(headers))],
-        frame=rng.random() < 0.3, bare=rng.random() < 0.6,
-        left=rng.uniform(26, 32), top=rng.uniform(36, 46))
+        frame=rng.random() < 0.3, bare=rng.random() < 0.6)

@@ -11,7 +11,7 @@ import tempfile
 
 import numpy as np
 
-from utils.ecg import records, tables, text
+from utils.ecg import paper, records, tables, text
 from utils.ecg.signals import (
     SAMPLES,
     SAMPLING_RATE,
@@ -44,6 +44,7 @@ def find_inputs(paths):
     candidates, notes, problems = {}, [], []
     for path in paths:
         chosen = _look_into(path, notes) if os.path.isdir(path) else [path]
+        chosen = [page for file in chosen for page in paper.paths_of(file)]
         for name, file, problem in map(_find_one, chosen):
             if problem:
                 problems.append((name, problem))
@@ -71,12 +72,13 @@ def read_input(path, rate, unit):
     Raises: UserError that names the file, what was found and what was expected
     """
     with naming(path):
-        size = os.path.getsize(path)
-        if not os.path.isfile(path) or not 0 < size <= FILE_LIMIT:
+        file, _, _ = path.partition(paper.PAGE)  # one of several pages
+        size = os.path.getsize(file)
+        if not os.path.isfile(file) or not 0 < size <= FILE_LIMIT:
             raise NotAnECG(f'{size} bytes, expected an ECG file of at most {FILE_LIMIT >> 20} MiB '
                            'that is not empty; cut a long recording first, or copy the file again')
-        records.refuse_others(path)
-        raw = READERS[os.path.splitext(path)[1].lower()](path, rate, unit)
+        records.refuse_others(file)
+        raw = READERS[os.path.splitext(file)[1].lower()](path, rate, unit)
     return make_signal(path, raw, rate, unit,
                        ', or give another --unit where the file names none')
 
@@ -102,7 +104,10 @@ def _look_into(folder, notes):
 
 def _find_one(path):
     """(name, path to read, None) of an ECG, or (name, path, what is wrong)."""
-    stem, extension = os.path.splitext(path)
+    file, _, page = path.partition(paper.PAGE)
+    stem, extension = os.path.splitext(file)
+    if page:
+        return f'{os.path.basename(stem)}-{page}', path, None
     if extension.lower() not in READERS and _with_extension(path, '.hea'):
         stem, path = path, _with_extension(path, '.hea')
     elif extension.lower() not in READERS and _with_extension(stem, '.hea'):
@@ -288,4 +293,5 @@ def _read_npy(path, _rate, _unit):
 
 
 READERS = {'.mat': _read_mat, '.hea': _read_wfdb, '.csv': tables.read_csv, '.txt': tables.read_csv,
-           '.tsv': tables.read_csv, '.npy': _read_npy, '.xml': _read_xml}
+           '.tsv': tables.read_csv, '.npy': _read_npy, '.xml': _read_xml,
+           **dict.fromkeys(paper.EXTENSIONS, paper.read_raw)}

@@ -44,13 +44,15 @@ class Raw(NamedTuple):
 
     values: array (n, samples), one row per lead; leads: n names, or None where there are none
     rate: float, Hz, or None; units: n units, None in the place of an unknown one
-    notes: list of str, what reading had to say
+    notes: list of str, what reading had to say; shown: bool array (n, samples) of the 12 leads in
+    LEADS order, where a sheet of paper shows a lead, or None: at all times
     """
     values: np.ndarray
     leads: list
     rate: float
     units: list
     notes: list
+    shown: np.ndarray = None
 
 
 class NotAnECG(Exception):
@@ -71,12 +73,15 @@ def make_signal(path, raw, rate=None, unit=None, advice=''):
 
     path: str, for the messages; raw: Raw; rate: Hz, unit: 'mV', 'uV' or 'V', or None: what holds
         where the file does not say it; advice: str, what else helps against a wrong unit
-    Returns: (signal, notes); signal: float32 array (12, 5000), mV, 500 Hz, rows in LEADS order;
-        notes: list of str, what was mended or looks wrong
+    Returns: (signal, notes); signal: float32 array (12, 5000), mV, 500 Hz, rows in LEADS order,
+        NaN where raw.shown says that a lead is not there; notes: list of str, what was mended or
+        looks wrong
     Raises: UserError that names the file, what was found and what was expected
     """
     with naming(path), np.errstate(over='ignore', invalid='ignore'):  # 1e300 is refused, too
         values, units, notes = _choose_leads(raw, [each or unit for each in raw.units])
+        if raw.shown is not None:
+            values = np.where(raw.shown, values, 0)
         rate = raw.rate or rate
         _check_rate_and_units(rate, units)
         seconds = values.shape[1] / rate
@@ -87,7 +92,8 @@ def make_signal(path, raw, rate=None, unit=None, advice=''):
         _check_scale(whole)
         baseline = np.median(values, axis=1, keepdims=True)
         centred = values - baseline
-        notes += _check_leads(centred, raw.leads is not None)
+        if raw.shown is None:  # of a sheet the leads were checked at the times that they share
+            notes += _check_leads(centred, raw.leads is not None)
         notes += _check_size(centred, units[0], advice)
         far = [lead for lead, each in zip(LEADS, baseline) if abs(each) > BASELINE_MV]
         if abs(baseline).min() > SHIFTED_MV and np.ptp(baseline) < abs(baseline).min():
@@ -98,6 +104,8 @@ def make_signal(path, raw, rate=None, unit=None, advice=''):
             notes.append(f'the baseline of {", ".join(far)} is up to {np.abs(baseline).max():.3g} '
                          "mV from 0; each lead's median was taken off")
         signal, more = _to_ten_seconds(values, rate, seconds)
+        if raw.shown is not None:
+            signal[~raw.shown] = np.nan
     return signal, [f'{path}: {note}' for note in [*raw.notes, *notes, *more]]
 
 

@@ -106,19 +106,28 @@ def _mattered(answer, classes, drawing):
 
 
 def _drawn(drawing):
-    """The drawing in mm: traces, or the picture as a PNG, and how far apart the leads are."""
+    """The drawing in mm: traces, or the picture as a PNG, and how far apart the leads are; and the
+    sheet that it was read from."""
+    sheet = drawing.sheet and base64.b64encode(drawing.sheet).decode()
     if drawing.signal is None:
         data = io.BytesIO()
         Image.fromarray(drawing.picture).save(data, 'png', optimize=True)
-        return {'row': 10 * drawing.mv_per_lead, 'traces': [],
+        return {'row': 10 * drawing.mv_per_lead, 'traces': [], 'sheet': sheet,
                 'picture': base64.b64encode(data.getvalue()).decode()}
-    return {'row': ROW, 'traces': [_trace(values) for values in drawing.signal], 'picture': None}
+    return {'row': ROW, 'traces': [_trace(values) for values in drawing.signal], 'picture': None,
+            'sheet': sheet}
 
 
 def _trace(values):
-    """A lead as an SVG path, 0 mV at 0, in parts of a mm; what no eye sees is left out."""
-    seconds = np.arange(len(values)) / SAMPLING_RATE
-    points = np.stack([25 * seconds, -10 * values], axis=1).astype(np.float32)
+    """A lead as an SVG path, 0 mV at 0, in parts of a mm; what no eye sees is left out, and nothing
+    is drawn where the lead is NaN, not shown."""
+    places = np.flatnonzero(np.isfinite(values))
+    stretches = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
+    return ''.join(_stretch(each, values[each]) for each in stretches if len(each))
+
+
+def _stretch(samples, values):
+    points = np.stack([25 * samples / SAMPLING_RATE, -10 * values], axis=1).astype(np.float32)
     points = np.rint(FINE * cv2.approxPolyDP(points, TOLERANCE, False)[:, 0]).astype(int)
     steps = ''.join(f'{x} {y} ' for x, y in np.diff(points, axis=0))
     return f'M{points[0, 0]} {points[0, 1]}l{steps.strip()}'

@@ -63,5 +63,7 @@ TEXTS = {
                  '单独看时最支持该判断的是第 {second} 秒。'),
     'picture': ("The network's own picture, enlarged: the record itself is not there any more.",
                 '原始记录已不在，此处为放大的网络输入图片。'),
+    'sheet': ('The picture that was read, and in colour the traces that were found in it.',
+              '读入的图片；彩色线条为从中识别出的波形。'),
     'scale': ('25 mm/s, 10 mm/mV', '25 mm/s，10 mm/mV'),
 }

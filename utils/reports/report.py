@@ -8,10 +8,12 @@ import time
 import zlib
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from utils.answers import calibration, explanation, tasks
-from utils.ecg import inputs, records
+from utils.ecg import inputs, paper, records
+from utils.ecg.signals import make_signal, naming
 from utils.pictures.render import MANIFEST, read_stamp
 from utils.running import files, log
 from utils.running.errors import UserError
@@ -30,6 +32,7 @@ class Drawing(NamedTuple):
     mv_per_lead: float
     leads: np.ndarray
     seconds: np.ndarray
+    sheet: Optional[bytes] = None
 
 
 def choose(answer, count):
@@ -72,26 +75,45 @@ def read_originals(paths, chosen, rate, unit):
     """Read once more, to be looked at, what was read before without a crash.
 
     paths: {name: path}; chosen: names whose signals are kept; rate, unit: as inputs.read_input()
-    Returns: ({name: float32 array (12, 5000), mV}, {name: list of str, notes of reading})
+    Returns: ({name: float32 array (12, 5000), mV}, {name: bytes, as lay_over()}, {name: list of
+        str, notes of reading})
     """
-    signals, notes = {}, {}
+    signals, sheets, notes = {}, {}, {}
     for name, path in paths.items():
         with contextlib.suppress(UserError, OSError):  # it is not there any more
-            signal, said = inputs.read_input(path, rate, unit)
+            if path.partition(paper.PAGE)[0].lower().endswith(paper.EXTENSIONS):
+                with naming(path):
+                    sheet = paper.read_picture(path)[0]
+                signal, said = make_signal(path, sheet.raw)
+                sheets[name] = lay_over(sheet)
+            else:
+                signal, said = inputs.read_input(path, rate, unit)
             notes[name] = [note[len(path) + 2:] for note in said]
             if name in chosen:
                 signals[name] = signal
-    return signals, notes
+    return signals, sheets, notes
 
 
-def draw(answer, chosen, signals, asked, trained):
+def lay_over(sheet):
+    """A paper.Sheet's picture with the traces that were found in it, in colour: bytes, JPEG."""
+    scale = min(SHEET_WIDTH / sheet.picture.shape[1], 1)
+    picture = cv2.resize(sheet.picture[..., ::-1], None, fx=scale, fy=scale,
+                         interpolation=cv2.INTER_AREA)
+    for number, (_, points) in enumerate(sheet.traces):
+        points = np.rint(((points + 0.5) * scale - 0.5) * 16).astype(np.int32)
+        cv2.polylines(picture, [points], False, COLOURS[number % len(COLOURS)], 1, cv2.LINE_AA, 4)
+    return cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
+
+
+def draw(answer, chosen, originals, asked, trained):
     """Explain the chosen ECGs.
 
-    chosen: list of indices; signals: {name: float32 array (12, 5000), mV}, as far as there are
+    chosen: list of indices; originals: (signals, sheets), as read_originals() gives them
     asked: (network, pictures, batch_size) that gave the answer; trained: models.trained.Trained
     Returns: list of Drawing
     """
     network, pictures, size = asked
+    signals, sheets = originals
 
     def in_batches(pixels):
         return trained.asked(np.concatenate([network(pixels[at:at + size])

@@ -1,0 +1,93 @@
+"""The sheet laid flat, and the ink on it: without grid, shadows and the paper's colour."""
+import cv2
+import numpy as np
+
+MARGIN = 12  # mm around the grid that may hold a part of a trace
+LARGEST = 420, 320  # mm of a sheet
+THICK_MM = 2.2  # what is as thick in both directions is no trace
+FRAME_MM = 150  # and neither is what is straight over such a length, or half of it upright
+PAPER_MM = 6  # paper is the brightest within so many mm
+
+
+def lay_flat(picture, grid, px_per_mm):
+    """The sheet with `px_per_mm` in both directions, 0 at its upper left.
+
+    picture: uint8 array (height, width, 3); grid: grid.Grid
+    Returns: (flat, inside, origin): uint8 array (height, width, 3); bool array (height, width),
+        what the picture shows of it; float array (2,), mm, of pixel (0, 0)
+    """
+    origin = np.floor(grid.low - MARGIN)
+    size = np.minimum(np.ceil(grid.high + MARGIN) - origin, LARGEST).astype(int)
+    x, y = np.meshgrid(np.arange(size[0] + 1), np.arange(size[1] + 1))
+    places = grid.pixels(np.stack([x.ravel(), y.ravel()], axis=1) + origin)
+    shrunk = 1.0
+    if grid.px_per_mm > 1.25 * px_per_mm:
+        shrunk = px_per_mm / grid.px_per_mm
+        picture = cv2.resize(picture, None, fx=shrunk, fy=shrunk, interpolation=cv2.INTER_AREA)
+    places = ((places + 0.5) * shrunk - 0.5).astype(np.float32).reshape(*x.shape, 2)
+    flat_size = size * px_per_mm
+    # A mesh of mm becomes one of pixels: linear in between.
+    mesh_x, mesh_y = np.meshgrid(np.arange(flat_size[0], dtype=np.float32) / px_per_mm,
+                                 np.arange(flat_size[1], dtype=np.float32) / px_per_mm)
+    maps = cv2.remap(places, mesh_x, mesh_y, cv2.INTER_LINEAR)
+    flat = cv2.remap(picture, maps[..., 0], maps[..., 1], cv2.INTER_CUBIC,
+                     borderMode=cv2.BORDER_REPLICATE)
+    inside = (maps >= 1).all(axis=2) & (maps < np.array(picture.shape[1::-1]) - 2).all(axis=2)
+    return flat, inside, origin
+
+
+def find_ink(flat, inside, px_per_mm):
+    """How much ink there is at each pixel: float32 array (height, width), 0 paper and grid, 1 ink.
+
+    flat, inside: as lay_flat() gives them
+    """
+    dark = _darkness(flat, px_per_mm)
+    grey = dark.sum(axis=2)
+    shown = inside[::3, ::3]
+    sample, total = dark[::3, ::3][shown], grey[::3, ::3][shown]
+    black = np.percentile(total, 99.7)
+    ink = np.median(sample[total > 0.7 * black], axis=0)
+    spread = np.cov(sample[total < 0.45 * black].T) + 0.0005 * np.eye(3)
+    weights = np.linalg.solve(spread, ink)
+    found = dark @ (weights / (weights @ ink)).astype(np.float32)
+    lines = _lines(found, px_per_mm)
+    found = np.clip((found - lines) / np.maximum(1 - lines, 0.2), 0, 1.2) * inside
+    return found * ~_no_trace(found > 0.5, px_per_mm)
+
+
+def _no_trace(mask, px_per_mm):
+    """Where a table, a stain or the frame of the grid is: bool array (height, width)."""
+    mask = mask.astype(np.uint8)
+    side = int(THICK_MM * px_per_mm)
+    thick = cv2.dilate(cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((side, side), np.uint8)),
+                       np.ones((side, side), np.uint8))
+    long = int(FRAME_MM * px_per_mm)
+    near = cv2.dilate(mask, np.ones((3, 3), np.uint8))
+    level = cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones((1, long), np.uint8))
+    margin = int((MARGIN + 3) * px_per_mm)  # further inside it may be a lead that fell off
+    level[margin:-margin] = 0
+    upright = cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones((long // 2, 1), np.uint8))
+    return (thick | level | upright) > 0
+
+
+def _darkness(flat, px_per_mm):
+    """How much darker than the paper: float32 array (height, width, 3), 0 to 1."""
+    small = cv2.resize(flat, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+    side = int(PAPER_MM * px_per_mm / 4) | 1
+    paper = cv2.dilate(small, np.ones((side, side), np.uint8))
+    paper = cv2.blur(paper, (2 * side + 1, 2 * side + 1))
+    paper = cv2.resize(paper, flat.shape[1::-1]).astype(np.float32)
+    return 1 - flat / np.maximum(paper, 20)
+
+
+def _lines(found, px_per_mm):
+    """What a grid leaves: the same at every 5 mm; float32 array of the shape of `found`."""
+    period = 5 * px_per_mm
+    result = []
+    for axis in (1, 0):
+        profile = np.median(found[::2] if axis == 0 else found[:, ::2], axis=axis)
+        profile = profile[:len(profile) // period * period].reshape(-1, period)
+        line = np.median(profile, axis=0)
+        line = np.tile(line - line.min(), found.shape[1 - axis] // period + 1)
+        result.append(line[:found.shape[1 - axis]])
+    return np.maximum(result[0][:, None], result[1]).astype(np.float32)

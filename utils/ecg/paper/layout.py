@@ -1,0 +1,275 @@
+"""Which lead is where on a sheet, and what its scale is.
+
+The rows, the length of the traces and the calibration pulses say what the sheet may be; the heart's
+own law says what it is: of the six limb leads any two give the others (Einthoven, Goldberger).
+"""
+from typing import NamedTuple
+
+import numpy as np
+
+from utils.ecg.signals import LEADS, SAMPLES, SAMPLING_RATE, NotAnECG
+
+CABRERA = ('aVL', 'I', '-aVR', 'II', 'aVF', 'III', *LEADS[6:])
+# {rows of traces: [(rows of leads, columns)]}; the rows below those are rhythm strips.
+LAYOUTS = {3: [(3, 4)], 4: [(3, 4)], 5: [(3, 4)], 6: [(6, 2), (3, 4)], 7: [(6, 2)], 8: [(6, 2)],
+           9: [(6, 2)], 12: [(12, 1)]}
+# What I and II give of each limb lead.
+FROM_LIMBS = {'I': (1, 0), 'II': (0, 1), 'III': (-1, 1), 'aVR': (-0.5, -0.5), '-aVR': (0.5, 0.5),
+              'aVL': (1, -0.5), 'aVF': (-0.5, 1)}
+SELDOM = 1.3  # times as well as the usual order Cabrera's must agree to be taken for it
+BROKEN = 0.3  # part of the limb leads that may not follow from one another
+OTHER = 0.45  # part by which a strip may differ from its lead
+SPEEDS, GAINS = (25, 50), (5, 10, 20)  # mm/s, mm/mV
+PULSE_S = 0.2  # of 1 mV
+BEGINNING_MM = 40  # from the first ink of a row, in which a pulse is looked for
+LENGTH_MM = 250  # of 10 s at 25 mm/s, of 5 s at 50 mm/s
+CAPS_MM, BESIDE_MM = 1.2, 16
+SHORTEST_S = 7  # of a sheet of 10 s
+EDGE_MM = 0.4  # at the ends of a stretch that may be a separator's ink
+LEAST_S = 1  # of a lead
+HOLE_MM = 2.5  # a hole in a trace that is wider is one in the signal, too
+
+
+class Pulse(NamedTuple):
+    """A calibration pulse of 1 mV and 0.2 s, all in mm."""
+    height: float
+    width: float
+    end: float
+
+
+class Frame(NamedTuple):
+    """Where the traces are, in mm of the flat sheet, and their scale."""
+    start: float
+    end: float
+    mm_per_s: float
+    mm_per_mv: float
+    pulse: bool
+
+
+class Placed(NamedTuple):
+    """What a sheet shows.
+
+    values: float64 array (12, 5000), mV, NaN where a lead is not shown; name: str, of the layout
+    stretches: list of (lead, row, start, end), mm of the flat sheet; broken: float, of the laws
+    """
+    values: np.ndarray
+    name: str
+    stretches: list
+    broken: float
+
+
+def find_frame(heights, px_per_mm):
+    """Find scale, start and end of the traces.
+
+    heights: float array (rows, width), as traces.measure()
+    Raises: NotAnECG
+    """
+    rows = [row / px_per_mm for row in heights]
+    start, end = np.median([_longest(np.isfinite(row), px_per_mm) for row in rows], axis=0)
+    left = _find_pulses(rows, px_per_mm)
+    right = _find_pulses([row[::-1] for row in rows], px_per_mm)
+    pulse = left or right
+    speed, gain = SPEEDS[0], 10
+    if pulse:
+        gain = min(GAINS, key=lambda each: abs(np.log(each / pulse.height)))
+        speed = min(SPEEDS, key=lambda each: abs(np.log(each * PULSE_S / pulse.width)))
+    length = LENGTH_MM if end - start < 1.5 * LENGTH_MM else 2 * LENGTH_MM
+    if left:
+        start = left.end
+    elif right:
+        end = heights.shape[1] / px_per_mm - right.end
+    if CAPS_MM < end - start - length < BESIDE_MM:  # a rest of the pulse, or names at the left
+        start = end - length
+    elif abs(end - start - length) <= CAPS_MM:  # a pen begins and ends as wide as it is
+        start = (start + end - length) / 2
+    return Frame(float(start), float(end), speed, gain, bool(pulse))
+
+
+def _longest(there, px_per_mm, close=4):
+    """The longest stretch with ink, holes of `close` mm allowed: (start, end), mm."""
+    columns = np.flatnonzero(there)
+    if not len(columns):
+        return 0.0, 0.0
+    breaks = np.flatnonzero(np.diff(columns) > close * px_per_mm)
+    starts, ends = columns[np.r_[0, breaks + 1]], columns[np.r_[breaks, len(columns) - 1]]
+    longest = (ends - starts).argmax()
+    return starts[longest] / px_per_mm, (ends[longest] + 1) / px_per_mm
+
+
+def _find_pulses(rows, px_per_mm):
+    """What the calibration pulses at the beginnings of the rows agree on, or None; their end is
+    where the trace begins; rows: float arrays (width,), mm."""
+    found = [_find_pulse(row, px_per_mm) for row in rows]
+    found = [pulse for pulse in found if pulse]
+    if len(found) < max(1, 0.3 * len(rows)):
+        return None
+    middle = Pulse(*np.median(found, axis=0))
+    gaps = [_gap_after(row, middle.end, px_per_mm) for row in rows]
+    gaps = [gap for gap in gaps if gap]
+    return middle._replace(end=np.median(gaps)) if len(gaps) > len(rows) / 2 else middle
+
+
+def _find_pulse(row, px_per_mm):
+    """The calibration pulse at the beginning of a row, or None; row: float array (width,), mm."""
+    first = int(_longest(np.isfinite(row), px_per_mm)[0] * px_per_mm)
+    part = row[first:first + int(BEGINNING_MM * px_per_mm)]
+    columns = np.flatnonzero(np.isfinite(part))
+    if len(columns) < 8 * px_per_mm:
+        return None
+    part = np.interp(np.arange(len(part)), columns, part[columns])
+    step = int(0.8 * px_per_mm)
+    change = part[step:] - part[:-step]
+    for up in _peaks(-change, 3.5):
+        for down in _peaks(change, 3.5):
+            width = (down - up) / px_per_mm
+            if not 0.75 * PULSE_S * SPEEDS[0] < width < 1.25 * PULSE_S * SPEEDS[1]:
+                continue
+            top = part[up + step + 1:down]
+            height = (change[down] - change[up]) / 2
+            if len(top) and np.ptp(top) < 0.8 and abs(change[down] + change[up]) < 0.25 * height \
+                    and min(abs(np.log(height / each)) for each in GAINS) < 0.2:
+                return Pulse(height, width, (first + down + step / 2) / px_per_mm)
+    return None
+
+
+def _peaks(values, least):
+    """The middles of where values are above `least`."""
+    edges = np.flatnonzero(np.diff(np.r_[0, values > least, 0]))
+    parts = [(start, values[start:end]) for start, end in zip(edges[::2], edges[1::2])]
+    return [start + int(np.median(np.flatnonzero(part >= part.max() - 0.3)))
+            for start, part in parts]
+
+
+def _gap_after(row, edge, px_per_mm):
+    """Where the trace begins after a gap that follows the pulse, mm, or None."""
+    first = int((edge + 0.3) * px_per_mm)
+    there = np.isfinite(row[first:first + int(9 * px_per_mm)])
+    holes = np.flatnonzero(np.diff(np.r_[0, ~there, 0]))
+    wide = [end for start, end in zip(holes[::2], holes[1::2])
+            if end - start >= 0.35 * px_per_mm and end < len(there)]
+    return (first + wide[-1]) / px_per_mm if wide else None
+
+
+def place(heights, frame, px_per_mm):
+    """Find the layout.
+
+    heights: float array (rows, width), y in pixels; frame: Frame
+    Returns: Placed, what agrees best with the laws
+    Raises: NotAnECG
+    """
+    rows = len(heights)
+    seconds = (frame.end - frame.start) / frame.mm_per_s
+    if rows not in LAYOUTS:
+        raise NotAnECG(f'a sheet with {rows} rows of traces, expected 3 x 4, 6 x 2 or 12 x 1 '
+                       'leads, with or without rhythm strips; is it cut, or are there two ECGs?')
+    if frame.mm_per_s == SPEEDS[0] and seconds < SHORTEST_S:
+        raise NotAnECG(f'traces of {seconds:.1f} s, expected some 10 s; is the sheet cut off?')
+    tried = []
+    for lead_rows, columns in LAYOUTS[rows]:
+        for cabrera in (False, True):
+            names = CABRERA if cabrera else LEADS
+            cells = _cells(heights, frame, (lead_rows, columns), names, px_per_mm)
+            name = f'{lead_rows} x {columns}' + ' Cabrera' * cabrera
+            seldom = SELDOM if cabrera else 1
+            tried.append((seldom * _broken(cells, lead_rows), name, cells, lead_rows))
+    broken, name, cells, lead_rows = min(tried, key=lambda each: each[0])
+    if broken > BROKEN:
+        raise NotAnECG(f'a sheet whose limb leads do not follow from one another, best as {name} '
+                       f'({broken:.0%} of them do not): the leads are in an order that is not '
+                       'known here, or the traces cannot be followed')
+    return _assemble(heights, frame, (name, cells, lead_rows), px_per_mm, broken)
+
+
+def _cells(heights, frame, shape, names, px_per_mm):
+    """The stretches of the leads: list of (name, row, start, end, first sample, values in mV)."""
+    lead_rows, columns = shape
+    length = frame.end - frame.start
+    whole = min((LENGTH_MM, 2 * LENGTH_MM), key=lambda each: abs(each - length))
+    length = whole if abs(length - whole) < 4 else length
+    cells = []
+    for column in range(columns):
+        start = frame.start + column * length / columns
+        for row in range(lead_rows):
+            values = _read(heights[row], start, length / columns, frame, px_per_mm)
+            first = round(column * length / columns / frame.mm_per_s * SAMPLING_RATE)
+            cells.append((names[column * lead_rows + row], row, start, start + length / columns,
+                          first, values))
+    return cells
+
+
+def _read(row, start, length, frame, px_per_mm):
+    """mV at 500 Hz of a stretch of a row, from its median, NaN where there is none."""
+    first, last = (int(each * px_per_mm) for each in (start + EDGE_MM, start + length - EDGE_MM))
+    first, last = max(first, 0), min(last, len(row))
+    columns = first + np.flatnonzero(np.isfinite(row[first:last]))
+    count = min(round(length / frame.mm_per_s * SAMPLING_RATE), SAMPLES)
+    if len(columns) < 2 * px_per_mm:
+        return np.full(count, np.nan)
+    places = (start + np.arange(count) / SAMPLING_RATE * frame.mm_per_s) * px_per_mm - 0.5
+    values = np.interp(places, columns, row[columns])
+    after = np.clip(np.searchsorted(columns, places), 1, len(columns) - 1)
+    hole = columns[after] - columns[after - 1] > HOLE_MM * px_per_mm
+    outside = np.maximum(columns[0] - places, places - columns[-1]) > HOLE_MM * px_per_mm
+    values[(hole & (places > columns[0]) & (places < columns[-1])) | outside] = np.nan
+    return (np.nanmedian(values) - values) / px_per_mm / frame.mm_per_mv
+
+
+def _broken(cells, lead_rows):
+    """The part of the limb leads that does not follow from the others at the same time, 0 to 1."""
+    worst = 0.0
+    for column in range(0, len(cells), lead_rows):
+        limbs = [cell for cell in cells[column:column + lead_rows] if cell[0] in FROM_LIMBS]
+        if len(limbs) < 3:
+            continue
+        values = np.stack([cell[5] for cell in limbs])
+        there = np.isfinite(values).all(axis=0)
+        if there.mean() < 0.5:
+            return 1.0
+        values = values[:, there] - np.median(values[:, there], axis=1, keepdims=True)
+        space, _ = np.linalg.qr(np.array([FROM_LIMBS[cell[0]] for cell in limbs], float))
+        left = values - space @ (space.T @ values)
+        worst = max(worst, np.sqrt((left ** 2).sum() / max((values ** 2).sum(), 1e-9)
+                                   * len(limbs) / (len(limbs) - 2) / 3))
+    return worst
+
+
+def _assemble(heights, frame, found, px_per_mm, broken):
+    """Placed out of the cells and the strips below them."""
+    name, cells, lead_rows = found
+    values = np.full((len(LEADS), SAMPLES), np.nan)
+    stretches = []
+    for lead, row, start, end, first, cell in cells:
+        sign = -1 if lead.startswith('-') else 1
+        part = values[LEADS.index(lead.lstrip('-')), first:first + len(cell)]
+        part[:] = sign * cell[:len(part)]
+        stretches.append((lead, row, start, end))
+    strips = []
+    for row in range(lead_rows, len(heights)):
+        strip = np.full(SAMPLES, np.nan)
+        cell = _read(heights[row], frame.start, frame.end - frame.start, frame, px_per_mm)
+        strip[:len(cell)] = cell
+        different = [_difference(lead, strip) for lead in values]
+        best = int(np.argmin(different))
+        if different[best] > OTHER:
+            strips.append('?')
+            continue
+        strips.append(LEADS[best])
+        level = np.nanmedian(values[best] - strip)
+        values[best] = np.where(np.isfinite(values[best]), values[best], strip + level)
+        stretches.append((LEADS[best], row, frame.start, frame.end))
+    name += f' + {", ".join(strips)}' if strips else ''
+    missing = [lead for lead, row in zip(LEADS, values)
+               if np.isfinite(row).sum() < LEAST_S * SAMPLING_RATE]
+    if missing:
+        raise NotAnECG(f'a sheet as {name} without {", ".join(missing)}, expected all twelve leads')
+    return Placed(values, name, stretches, broken)
+
+
+def _difference(lead, strip):
+    """The part by which a strip differs from a lead where both are there, 0 to 1."""
+    there = np.isfinite(lead) & np.isfinite(strip)
+    if there.sum() < SAMPLING_RATE:
+        return 1.0
+    one, other = lead[there] - np.median(lead[there]), strip[there] - np.median(strip[there])
+    size = max((one ** 2).sum(), (other ** 2).sum(), 1e-9)
+    return float(np.sqrt(((one - other) ** 2).sum() / size))

@@ -1,0 +1,69 @@
+"""The pages of a picture file or a PDF."""
+import numpy as np
+from PIL import Image, ImageOps
+
+from utils.ecg.signals import NotAnECG
+
+EXTENSIONS = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp', '.pdf')
+NARROWEST, WIDEST = 300, 8000  # pixels
+PDF_DPI = 250
+MOST_PAGES = 50
+
+
+def read(path):
+    """Each page of a file: uint8 arrays (height, width, 3), upright as the file says.
+
+    Raises: NotAnECG where it is damaged, too small or too large
+    """
+    read_pages = _read_pdf if path.lower().endswith('.pdf') else _read_image
+    try:
+        for page in read_pages(path):
+            width = page.width
+            if not NARROWEST <= width <= WIDEST or page.height > WIDEST:
+                raise NotAnECG(f'a picture of {width} x {page.height} pixels, expected '
+                               f'{NARROWEST} to {WIDEST}; scan the sheet anew at 150 to 300 dpi')
+            page = ImageOps.exif_transpose(page)
+            if page.mode in ('RGBA', 'LA', 'P'):  # what is transparent is paper
+                page = page.convert('RGBA')
+                page = Image.alpha_composite(Image.new('RGBA', page.size, 'white'), page)
+            yield np.array(page.convert('RGB'))
+    except (NotAnECG, MemoryError):
+        raise
+    except Exception as error:  # a damaged picture can make Pillow raise almost anything
+        raise NotAnECG(f'a damaged picture or PDF ({type(error).__name__}: {error}); copy it '
+                       'again') from None
+
+
+def count(path):
+    """How many pages a file has; 1 where that cannot be told."""
+    try:
+        if path.lower().endswith('.pdf'):
+            return min(len(_open_pdf(path)), MOST_PAGES)
+        with Image.open(path) as image:
+            return min(getattr(image, 'n_frames', 1), MOST_PAGES)
+    except Exception:  # read() says why
+        return 1
+
+
+def _read_image(path):
+    with Image.open(path) as image:
+        for number in range(min(getattr(image, 'n_frames', 1), MOST_PAGES)):
+            image.seek(number)
+            yield image
+
+
+def _open_pdf(path):
+    try:
+        import pypdfium2
+    except ImportError as error:
+        raise NotAnECG('PDFs are read with the package pypdfium2, which cannot be imported '
+                       f'({error}): pip install pypdfium2') from None
+    return pypdfium2.PdfDocument(path)
+
+
+def _read_pdf(path):
+    document = _open_pdf(path)
+    for number in range(min(len(document), MOST_PAGES)):
+        page = document[number]
+        scale = min(PDF_DPI / 72, WIDEST / max(page.get_size()))
+        yield page.render(scale=scale).to_pil()

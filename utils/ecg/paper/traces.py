@@ -1,0 +1,175 @@
+"""The traces on a flat sheet: where their rows are, and how high each is at every column.
+
+A trace is the cheapest way from left to right on which ink costs almost nothing, sideways and up
+and down alike: so it follows the steepest QRS, passes through crossings and over gaps.
+"""
+import cv2
+import numpy as np
+from scipy.ndimage import gaussian_filter1d, maximum_filter1d, median_filter, minimum_filter1d
+from scipy.signal import find_peaks
+
+INK = 0.5  # of the ink's darkness, where its edge is
+FAINT = 0.55  # what is so dark costs nothing: thin and steep lines are fainter
+PIECE_MM = 10  # width of what is connected, and a part of a trace for certain
+STEEP_MM = 1.3  # a run of ink in a column that is higher is no baseline
+REACH_MM = 32  # that a trace may go up and down from its baseline
+CLOSEST_MM = 7  # rows are not nearer
+ALONG, UPRIGHT, AWAY = 0.01, 0.003, 0.002  # costs of a pixel of ink, and of a mm from the baseline
+TAKEN = 0.4  # cost of a pixel that another row's trace runs along
+BASELINE_MM = 50  # the baseline is the median of so much of a trace
+
+
+def find_rows(ink, px_per_mm):
+    """The baselines of the rows, from above: int array (rows,), y in pixels.
+
+    ink: float32 array (height, width), as ink.find_ink()
+    """
+    mask = (ink > INK).astype(np.uint8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    wide = stats[:, cv2.CC_STAT_WIDTH] >= PIECE_MM * px_per_mm
+    wide[0] = False
+    mask = wide[labels].astype(np.uint8)
+    tall = cv2.morphologyEx(mask, cv2.MORPH_OPEN,
+                            np.ones((int(STEEP_MM * px_per_mm), 1), np.uint8))
+    flat = mask & ~tall
+    profile = gaussian_filter1d(flat.sum(axis=1).astype(float), 1.3 * px_per_mm)
+    if not profile.any():
+        return np.array([], int)
+    peaks, _ = find_peaks(profile, height=0.2 * profile.max(), prominence=0.1 * profile.max(),
+                          distance=CLOSEST_MM * px_per_mm)
+    between = np.median(np.diff(peaks)) if len(peaks) > 2 else 0
+    lost = [(one + next_one) // 2 for one, next_one in zip(peaks, peaks[1:])  # it wanders too much
+            if 1.75 * between < next_one - one < 2.25 * between]
+    return np.array(sorted([*peaks, *lost]), int)
+
+
+def follow(ink, baselines, px_per_mm):
+    """Follow the trace of each row through all columns.
+
+    baselines: int array (rows,), as find_rows()
+    Returns: int array (rows, width, 2): the y from and to which it goes within a column
+    """
+    levels = np.repeat(baselines[:, None], ink.shape[1], axis=1)
+    paths = _cheapest_ways(ink, baselines, levels, np.zeros(ink.shape, np.uint8), px_per_mm)
+    # Once more, now that it is known where each baseline wanders and what belongs to others.
+    length = int(BASELINE_MM * px_per_mm)
+    middles = paths.mean(axis=2)
+    steps = middles[:, ::8]
+    levels = np.stack([cv2.resize(median_filter(row, length // 8)[None].astype(np.float32),
+                                  (ink.shape[1], 1))[0] for row in steps])
+    taken = np.zeros(ink.shape, np.uint8)
+    x = np.arange(ink.shape[1])
+    for path in np.clip(paths[:, :, 1], 1, len(ink) - 2):
+        for step in (-1, 0, 1):
+            taken[path + step, x] += 1
+    return _cheapest_ways(ink, baselines, levels, taken, px_per_mm, paths)
+
+
+def _cheapest_ways(ink, baselines, levels, taken, px_per_mm, own=None):
+    """The cheapest way from left to right near each of `levels`, float array (rows, width)."""
+    reach = int(REACH_MM * px_per_mm)
+    white = _bands(np.maximum(1 - ink / FAINT, 0), baselines, reach, 1)
+    climbed = np.cumsum(white + np.float32(UPRIGHT), axis=2)
+    places = np.arange(-reach, reach + 1, dtype=np.float32)
+    off = (levels - baselines[:, None]).T[:, :, None].astype(np.float32)
+    white += ALONG + AWAY / px_per_mm * np.abs(places - off)
+    if own is not None:
+        others = _bands(taken, baselines, reach, 0).astype(np.float32)
+        rows, columns = np.mgrid[:len(baselines), :ink.shape[1]]
+        for step in (-1, 0, 1):
+            at = np.clip(own[:, :, 1] - baselines[:, None] + reach + step, 0, 2 * reach)
+            others[columns, rows, at] -= 1
+        white += TAKEN * (others > 0)
+    entered = np.empty_like(white)
+    cost = np.zeros(white.shape[1:], np.float32)
+    for x in range(len(white)):
+        entered[x] = white[x] + cost - cost.min(axis=1, keepdims=True)
+        up = climbed[x] + np.minimum.accumulate(entered[x] - climbed[x], axis=1)
+        down = np.minimum.accumulate((entered[x] + climbed[x])[:, ::-1], axis=1)[:, ::-1]
+        cost = np.minimum(up, down - climbed[x])
+    return _way_back(entered, climbed, cost) + (baselines - reach)[:, None, None]
+
+
+def _way_back(entered, climbed, cost):
+    """The way that led to the lowest cost: int array (rows, width, 2)."""
+    result = np.zeros((cost.shape[0], len(entered), 2), int)
+    at, rows = cost.argmin(axis=1), np.arange(len(cost))
+    for x in range(len(entered) - 1, -1, -1):
+        way = np.abs(climbed[x] - climbed[x, rows, at][:, None])
+        result[:, x, 1] = at
+        at = (entered[x] + way).argmin(axis=1)
+        result[:, x, 0] = at
+    return result
+
+
+def _bands(values, baselines, reach, outside):
+    """What is `reach` above and below each baseline: array (width, rows, 2 * reach + 1)."""
+    padded = np.pad(values, [(reach, reach), (0, 0)], constant_values=outside)
+    bands = np.stack([padded[at:at + 2 * reach + 1] for at in baselines])
+    return np.ascontiguousarray(np.moveaxis(bands, 2, 0))
+
+
+def measure(ink, paths, px_per_mm):
+    """The height of each trace, to parts of a pixel.
+
+    paths: as follow()
+    Returns: float array (rows, width), y in pixels, NaN where there is no ink
+    """
+    mask = ink > INK
+    y = np.arange(len(ink), dtype=np.int32)[:, None]
+    ends = np.diff(np.pad(mask, [(1, 1), (0, 0)]).astype(np.int8), axis=0)
+    top = np.maximum.accumulate(np.where(ends[:-1] == 1, y, 0), axis=0)
+    bottom = np.minimum.accumulate(np.where(ends[1:] == -1, y, len(ink))[::-1], axis=0)[::-1]
+    above = np.maximum.accumulate(np.where(mask, y, -len(ink)), axis=0)
+    below = np.minimum.accumulate(np.where(mask, y, 2 * len(ink))[::-1], axis=0)[::-1]
+    x, result = np.arange(ink.shape[1]), []
+    lows, highs = paths.min(axis=2), paths.max(axis=2)
+    for row, path in enumerate(np.clip(paths, 0, len(ink) - 1)):
+        low, high = lows[row] - 1, highs[row] + 1
+        up, down = above[path[:, 1], x], below[path[:, 1], x]
+        there = np.where(path[:, 1] - up <= down - path[:, 1], up, down)
+        good = (there >= low) & (there <= high)
+        there = np.where(good, there, 0)
+        first, last = top[there, x], bottom[there, x]
+        for other in (row - 1, row + 1):  # a run that is a neighbour's, too, is shared
+            if 0 <= other < len(paths):
+                below_it, above_it = lows[other] > high, highs[other] < low
+                last = np.where(below_it, np.minimum(last, (highs[row] + lows[other]) // 2), last)
+                first = np.where(above_it, np.maximum(first, (lows[row] + highs[other]) // 2),
+                                 first)
+        edges = (first - _part(ink, first, -1, x), last + _part(ink, last, 1, x))
+        result.append(_heights(*(np.where(good, edge, np.nan) for edge in edges), px_per_mm))
+    return np.stack(result)
+
+
+def _part(ink, at, step, x):
+    """How far beyond the last pixels of ink their edge is, pixels: float array (width,)."""
+    at = np.clip(at, 0, len(ink) - 1)
+    inside, outside = ink[at, x], ink[np.clip(at + step, 0, len(ink) - 1), x]
+    return np.clip((inside - INK) / np.maximum(inside - outside, 1e-6), 0, 1)
+
+
+def _heights(top, bottom, px_per_mm):
+    """The trace's height out of the upper and lower edge of its ink, float arrays (width,)."""
+    there = np.isfinite(top)
+    if there.sum() < px_per_mm:
+        return np.full(len(top), np.nan)
+    line = max(np.percentile(bottom[there] - top[there], 20), 1)
+    filled = [np.interp(np.arange(len(top)), np.flatnonzero(there), each[there])
+              for each in (top, bottom)]
+    upper, lower = filled[0] + line / 2, filled[1] - line / 2
+    middle = (upper + lower) / 2
+    upper, lower = np.minimum(upper, middle), np.maximum(lower, middle)
+    # A pen that is `line` wide widens what it draws: taken back, from above and from below.
+    wide, part = divmod(line / 2 - 0.5, 1)
+    upper, lower = (
+        (1 - part) * narrow(each, int(2 * wide) + 1) + part * narrow(each, int(2 * wide) + 3)
+        for narrow, each in ((maximum_filter1d, upper), (minimum_filter1d, lower)))
+    away = int(wide) + 2
+    left = middle[np.maximum(np.arange(len(top)) - away, 0)]
+    right = middle[np.minimum(np.arange(len(top)) + away, len(top) - 1)]
+    up, down = np.minimum(left, right) - upper, lower - np.maximum(left, right)
+    heights = np.where((up > 0.5) & (up > down), upper, (upper + lower) / 2)
+    heights = np.where((down > 0.5) & (down >= up), lower, heights)
+    heights[~there] = np.nan
+    return heights
