@@ -169,7 +169,9 @@ def describe(row, readings):
     """The table's row, what was refused and why, which leads are wrong."""
     refused = [reading for reading in readings if reading.values is None]
     seconds = f'{np.mean([reading.seconds for reading in readings]):.2f} s a page'
-    share = f'{len(refused) / len(readings):.1%} refused'
+    faults = sum(reading.refusal.startswith('fault: ') for reading in refused)
+    share = f'{(len(refused) - faults) / len(readings):.1%} refused' \
+        + (f', faults: {faults}' if faults else '')
     scores = [score for reading in readings for score in reading.scores]
     if scores:
         decibels = np.array([score.decibels for score in scores])
@@ -187,7 +189,7 @@ def describe(row, readings):
     for (name, why), count in collections.Counter(
             (reading.name if row == 'other' else '', re.sub(r'\d+(\.\d+)?', 'N', reading.refusal))
             for reading in refused).most_common():
-        yield f'  refused {count}: {name} {why}'
+        yield f'  not read {count}: {name} {why}'
     for reading in readings:
         wrong = [LEADS[score.lead] for score in reading.scores if not score.right]
         if wrong:

@@ -85,8 +85,8 @@ def test_paper_tells_refusals_faults_and_wrong_leads(tmp_path, monkeypatch):
     monkeypatch.setitem(paper.sys.modules, 'utils.ecg.paper', module)
     made = [paper.make_picture('clean', at, signal, str(tmp_path)) for at in range(4)]
     rows = '\n'.join(paper.describe('clean', [paper.read(each) for each in made]))
-    assert '4 sheets' in rows and 'leads right 91.7%  50.0% refused' in rows
-    assert 'refused 1:  no grid' in rows and 'fault: IndexError' in rows
+    assert '4 sheets' in rows and 'leads right 91.7%  25.0% refused, faults: 1' in rows
+    assert 'not read 1:  no grid' in rows and 'fault: IndexError' in rows
     assert 'clean0003.png (6x2 Cabrera): wrong V1, V2' in rows
     assert ' 0.0% not read, 0.0% invented' in rows
     paper.write_pictures(str(tmp_path / 'out'), made)
