@@ -95,13 +95,13 @@ def load_trained(path, asked, threshold):
     """
     networks, config, kept = best_model.load_best(path)
     folder, learnt = best_model.find_best(path), tasks.TASKS[config.task]
+    thresholds = read_thresholds(kept, folder, learnt)
+    temperature = _read_temperature(kept, folder, learnt)
     models = [build_model(config.model.name, len(learnt.class_names), config.seed)
               for _ in networks]
     for model, weights in zip(models, networks):
         set_weights(model, weights, folder)
     targets, margins = tasks.of_validation_table(best_model.load_validation(folder, learnt), learnt)
-    thresholds = read_thresholds(kept, folder, learnt)
-    temperature = _read_temperature(kept, folder, learnt)
     model = folder, config, models, kept['iteration']
     if learnt.number != 3 or asked == 3:
         rule = Rule(learnt, _chosen(threshold, thresholds), temperature)

@@ -6,7 +6,7 @@ import locale
 import os
 import time
 import zlib
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import cv2
 import numpy as np
@@ -17,6 +17,9 @@ from utils.ecg.signals import make_signal, naming
 from utils.pictures.render import MANIFEST, read_stamp
 from utils.running import files, log
 from utils.running.errors import UserError
+
+SHEET_WIDTH = 1400  # pixels, at most, of a picture of a sheet
+COLOURS = (0, 0, 220), (200, 60, 0), (0, 140, 0), (180, 0, 180)  # red, blue, green, purple
 
 
 class Drawing(NamedTuple):
