@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.paper import make_picture, read
-from models import best_model, build_model
 from models.inference import mean_of, plain_network
-from models.weights import set_weights
-from utils.answers import metrics, tasks
+from models.trained import load_trained
+from utils.answers import metrics
 from utils.ecg import records
 from utils.ecg.signals import LEADS, SAMPLING_RATE, Raw, make_signal
 from utils.pictures.render import renderer_of
@@ -27,7 +26,7 @@ def compare(model, fold, count, folder):
     count: int, records; folder: str, for the pictures
     Yields: rows
     """
-    network, task, config = load(model)
+    trained = load_trained(model, 1, 'auto')  # all that have learnt task 1 answer it
     abnormal = choose(fold, count)
     yield f'answers: {len(abnormal)} records, {abnormal.sum()} abnormal; {model}'
     for row in ROWS:
@@ -43,19 +42,12 @@ def compare(model, fold, count, folder):
             kept.append(name)
             for kind, values in (('signal', signal), ('masked', reading.sheet.truth),
                                  ('sheet', reading.values)):
-                pictures[kind].append(draw(values, config.render))
+                pictures[kind].append(draw(values, trained.config.render))
+        if not kept:
+            yield f'{row:<7} all {refused} refused'
+            continue
         yield describe(row, abnormal[kept].to_numpy(),
-                       {kind: ask(network, task, some) for kind, some in pictures.items()}, refused)
-
-
-def load(model):
-    """(network as inference.plain_network(), tasks.Task, settings.Config) of a best_model."""
-    networks, config, _ = best_model.load_best(model)
-    task, models = tasks.TASKS[config.task], []
-    for weights in networks:
-        models.append(build_model(config.model.name, len(task.class_names), config.seed))
-        set_weights(models[-1], weights, model)
-    return mean_of([plain_network(each) for each in models]), task, config
+                       {kind: ask(trained, some) for kind, some in pictures.items()}, refused)
 
 
 def choose(fold, count):
@@ -72,13 +64,12 @@ def draw(values, render):
     return renderer_of(render).draw(make_signal('sheet', raw)[0])
 
 
-def ask(network, task, pictures):
+def ask(trained, pictures):
     """The log-odds of "abnormal": float array (n,)."""
-    batches = [np.stack(pictures[at:at + BATCH]) for at in range(0, len(pictures), BATCH)]
-    margins = tasks.margins_of(np.concatenate([network(batch) for batch in batches]), task)
-    if not task.multi_label:
-        return margins
-    return -margins[:, 0] if task.normal_alone else margins[:, 0]
+    network = mean_of([plain_network(model) for model in trained.models])
+    margins = trained.margins_of(np.concatenate([
+        network(np.stack(pictures[at:at + BATCH])) for at in range(0, len(pictures), BATCH)]))
+    return -margins[:, 0] if trained.task.multi_label else margins  # normal is its first class
 
 
 def describe(row, abnormal, margins, refused):
