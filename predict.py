@@ -219,7 +219,8 @@ def write_report(arguments, config, trained, answered, band, asked):
     *originals, notes = report.read_originals(
         {name: found[name] for name in answered.names if name in found},
         {answered.names[index] for index in chosen}, arguments.sampling_rate, arguments.unit)
-    drawings = report.draw(answered, chosen, originals, (*asked, config.predict.batch_size), trained)
+    drawings = report.draw(answered, chosen, originals, (*asked, config.predict.batch_size),
+                           trained)
     path = os.path.join(config.output, 'input_report.html' if own else 'report.html')
     page.write(path, arguments.report, answered, drawings, notes,
                {'sure': config.predict.sure, 'band': band, **report.describe_model(trained),

@@ -6,7 +6,7 @@ import locale
 import os
 import time
 import zlib
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import cv2
 import numpy as np
@@ -18,6 +18,9 @@ from utils.pictures.render import MANIFEST, read_stamp
 from utils.running import files, log
 from utils.running.errors import UserError
 
+SHEET_WIDTH = 1400  # pixels, at most, of a picture of a sheet
+COLOURS = (0, 0, 220), (200, 60, 0), (0, 140, 0), (180, 0, 180)  # red, blue, green, purple
+
 
 class Drawing(NamedTuple):
     """An ECG that is shown.
@@ -25,6 +28,7 @@ class Drawing(NamedTuple):
     index: int, in Answer.names; signal: float32 array (12, 5000), mV, or None where only the
     picture is there: uint8 array (size, size), with mv_per_lead mV in the height of a band
     leads, seconds: float arrays (12, classes) and (10, classes), of explanation.explain()
+    sheet: bytes, as lay_over() gives it, or None where it was not read from a picture
     """
     index: int
     signal: object
@@ -85,7 +89,8 @@ def read_originals(paths, chosen, rate, unit):
                 with naming(path):
                     sheet = paper.read_picture(path)[0]
                 signal, said = make_signal(path, sheet.raw)
-                sheets[name] = lay_over(sheet)
+                if name in chosen:
+                    sheets[name] = lay_over(sheet)
             else:
                 signal, said = inputs.read_input(path, rate, unit)
             notes[name] = [note[len(path) + 2:] for note in said]
