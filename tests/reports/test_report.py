@@ -183,9 +183,10 @@ def test_originals_are_those_that_were_drawn(competition, drawn, tmp_path):
     names = [f'TEST{i:04d}' for i in range(1, 7)]
     found = report.find_originals(drawn, [*names, 'TEST9999'])
     assert sorted(found) == names
-    signals, _ = report.read_originals(found, {'TEST0001'}, None, None)
+    signals, _, _ = report.read_originals(found, {'TEST0001'}, None, None)
     assert list(signals) == ['TEST0001'] and signals['TEST0001'].shape == (12, 5000)
-    assert report.read_originals({'A': str(tmp_path / 'gone.mat')}, {'A'}, None, None) == ({}, {})
+    gone = {'A': str(tmp_path / 'gone.mat')}
+    assert report.read_originals(gone, {'A'}, None, None) == ({}, {}, {})
     root = shutil.copytree(drawn, tmp_path / 'root')
     shutil.copy(root / 'val' / 'TEST0002.png', root / 'val' / 'TEST0001.png')  # of another record
     assert 'TEST0001' not in report.find_originals(str(root), names)

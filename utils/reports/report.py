@@ -28,6 +28,7 @@ class Drawing(NamedTuple):
     index: int, in Answer.names; signal: float32 array (12, 5000), mV, or None where only the
     picture is there: uint8 array (size, size), with mv_per_lead mV in the height of a band
     leads, seconds: float arrays (12, classes) and (10, classes), of explanation.explain()
+    sheet: bytes, as lay_over() gives it, or None where it was not read from a picture
     """
     index: int
     signal: object
@@ -88,7 +89,8 @@ def read_originals(paths, chosen, rate, unit):
                 with naming(path):
                     sheet = paper.read_picture(path)[0]
                 signal, said = make_signal(path, sheet.raw)
-                sheets[name] = lay_over(sheet)
+                if name in chosen:
+                    sheets[name] = lay_over(sheet)
             else:
                 signal, said = inputs.read_input(path, rate, unit)
             notes[name] = [note[len(path) + 2:] for note in said]

@@ -9,6 +9,7 @@ from utils.ecg.signals import LEADS, SAMPLING_RATE, NotAnECG, Raw
 
 COARSEST = 3.7  # pixels a mm
 PAGE = '#page='
+NO_TRACE = 'a picture with a grid and no trace on it, expected an ECG'
 FLAT = 8  # pixels a mm of the sheet laid flat
 
 
@@ -87,8 +88,11 @@ def read_sheet(picture, page=1):
     dark = ink.find_ink(flat, inside, FLAT)
     baselines = traces.find_rows(dark, FLAT)
     if not len(baselines):
-        raise NotAnECG('a picture with a grid and no trace on it, expected an ECG')
+        raise NotAnECG(NO_TRACE)
     heights = traces.measure(dark, traces.follow(dark, baselines, FLAT), FLAT)
+    heights = traces.drop_edges(heights, FLAT)
+    if not len(heights):
+        raise NotAnECG(NO_TRACE)
     frame = layout.find_frame(heights, FLAT)
     placed = layout.place(heights, frame, FLAT)
     lines = [(lead, _in_picture(heights[row], (start, end), found, origin))

@@ -23,7 +23,7 @@ SPEEDS, GAINS = (25, 50), (5, 10, 20)  # mm/s, mm/mV
 PULSE_S = 0.2  # of 1 mV
 BEGINNING_MM = 40  # from the first ink of a row, in which a pulse is looked for
 LENGTH_MM = 250  # of 10 s at 25 mm/s, of 5 s at 50 mm/s
-CAPS_MM, BESIDE_MM = 1.2, 16
+CAPS_MM, BESIDE_MM = 1.2, 30
 SHORTEST_S = 7  # of a sheet of 10 s
 EDGE_MM = 0.4  # at the ends of a stretch that may be a separator's ink
 LEAST_S = 1  # of a lead
@@ -251,8 +251,9 @@ def _assemble(heights, frame, found, px_per_mm, broken):
         different = [_difference(lead, strip) for lead in values]
         best = int(np.argmin(different))
         if different[best] > OTHER:
-            strips.append('?')
-            continue
+            raise NotAnECG(f'a sheet as {name} whose row {row + 1}, a rhythm strip, is like none of '
+                           f'its leads ({different[best]:.0%} differ at the best); are there two '
+                           'ECGs on it?')
         strips.append(LEADS[best])
         level = np.nanmedian(values[best] - strip)
         values[best] = np.where(np.isfinite(values[best]), values[best], strip + level)

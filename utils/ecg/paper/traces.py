@@ -11,10 +11,14 @@ from scipy.signal import find_peaks
 INK = 0.5  # of the ink's darkness, where its edge is
 FAINT = 0.55  # what is so dark costs nothing: thin and steep lines are fainter
 PIECE_MM = 10  # width of what is connected, and a part of a trace for certain
+CLOSE_MM = 0.7  # holes in a copy, where the trace was on a line of the grid
+ENOUGH_MM = 400  # of such pieces, on a sheet of which most is connected
 STEEP_MM = 1.3  # a run of ink in a column that is higher is no baseline
 REACH_MM = 32  # that a trace may go up and down from its baseline
+COVERED = 0.55  # of the columns of the longest row that another row has ink in
 CLOSEST_MM = 7  # rows are not nearer
 ALONG, UPRIGHT, AWAY = 0.01, 0.003, 0.002  # costs of a pixel of ink, and of a mm from the baseline
+GAP = 4  # cost of a pixel without ink, along; 1 upright
 TAKEN = 0.4  # cost of a pixel that another row's trace runs along
 BASELINE_MM = 50  # the baseline is the median of so much of a trace
 
@@ -25,14 +29,18 @@ def find_rows(ink, px_per_mm):
     ink: float32 array (height, width), as ink.find_ink()
     """
     mask = (ink > INK).astype(np.uint8)
+    hole = np.ones((1, int(CLOSE_MM * px_per_mm)), np.uint8)
+    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, hole)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     wide = stats[:, cv2.CC_STAT_WIDTH] >= PIECE_MM * px_per_mm
     wide[0] = False
-    mask = wide[labels].astype(np.uint8)
+    if stats[wide, cv2.CC_STAT_WIDTH].sum() > ENOUGH_MM * px_per_mm:  # else all is in pieces
+        mask = wide[labels].astype(np.uint8)
     tall = cv2.morphologyEx(mask, cv2.MORPH_OPEN,
                             np.ones((int(STEEP_MM * px_per_mm), 1), np.uint8))
     flat = mask & ~tall
     profile = gaussian_filter1d(flat.sum(axis=1).astype(float), 1.3 * px_per_mm)
+    profile = np.maximum(profile - np.median(profile), 0)
     if not profile.any():
         return np.array([], int)
     peaks, _ = find_peaks(profile, height=0.2 * profile.max(), prominence=0.1 * profile.max(),
@@ -40,7 +48,23 @@ def find_rows(ink, px_per_mm):
     between = np.median(np.diff(peaks)) if len(peaks) > 2 else 0
     lost = [(one + next_one) // 2 for one, next_one in zip(peaks, peaks[1:])  # it wanders too much
             if 1.75 * between < next_one - one < 2.25 * between]
-    return np.array(sorted([*peaks, *lost]), int)
+    peaks = np.array(sorted([*peaks, *lost]), int)
+    half = int(min(max(between, CLOSEST_MM * px_per_mm), 20 * px_per_mm) / 2)
+    covered = np.array([mask[max(at - half, 0):at + half].any(axis=0).sum() for at in peaks])
+    return peaks[covered > COVERED * covered.max()]
+
+
+def drop_edges(heights, px_per_mm):
+    """Take away the first and the last row where it is a straight line: the edge of the paper."""
+    for end in (0, -1):
+        while len(heights) and not _moves(heights[end], 0.6 * px_per_mm):
+            heights = np.delete(heights, end, axis=0)
+    return heights
+
+
+def _moves(row, least):
+    row = row[np.isfinite(row)]
+    return len(row) > 0 and np.ptp(np.percentile(row, [3, 97])) > least
 
 
 def follow(ink, baselines, px_per_mm):
@@ -72,6 +96,7 @@ def _cheapest_ways(ink, baselines, levels, taken, px_per_mm, own=None):
     climbed = np.cumsum(white + np.float32(UPRIGHT), axis=2)
     places = np.arange(-reach, reach + 1, dtype=np.float32)
     off = (levels - baselines[:, None]).T[:, :, None].astype(np.float32)
+    white *= GAP
     white += ALONG + AWAY / px_per_mm * np.abs(places - off)
     if own is not None:
         others = _bands(taken, baselines, reach, 0).astype(np.float32)
