@@ -130,7 +130,8 @@ def read(reading):
 def to_leads(raw):
     """signals.Raw -> float array (12, 5000), rows in LEADS order, NaN where there is nothing."""
     values = np.full((len(LEADS), SAMPLES), np.nan)
-    for name, row in zip(raw.leads or LEADS, raw.values):
+    read_there = raw.values if raw.shown is None else np.where(raw.shown, raw.values, np.nan)
+    for name, row in zip(raw.leads or LEADS, read_there):
         values[LEADS.index(name), :len(row)] = row[:SAMPLES]
     return values
 

@@ -60,7 +60,8 @@ def choose(fold, count):
 
 def draw(values, render):
     """The picture that the network sees; values: float array (12, 5000), mV, NaN: not shown."""
-    raw = Raw(values, list(LEADS), SAMPLING_RATE, ['mV'] * len(LEADS), [])
+    raw = Raw(np.nan_to_num(values), list(LEADS), SAMPLING_RATE, ['mV'] * len(LEADS), [],
+              np.isfinite(values))
     return renderer_of(render).draw(make_signal('sheet', raw)[0])
 
 
