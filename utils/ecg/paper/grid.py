@@ -89,10 +89,10 @@ def _find_waves(lines):
               + _comb(spectrum, scales, angles, turned, 1) for turned in (False, True)]
     both = np.minimum(*scores)  # one alone is text, or a striped shirt
     best = both.max(axis=1)
+    if best.max() < VISIBLE:
+        return None
     peaks = np.flatnonzero((best == maximum_filter1d(best, 7)) & (best > 0.7 * best.max()))
     row = peaks[-1]  # parts of a mm have the same harmonics, or some of them
-    if best[row] < VISIBLE:
-        return None
     column = both[row].argmax()
     rows = slice(max(row - 14, 0), row + 15)
     columns = slice(max(column - 10, 0), column + 11)

@@ -2,7 +2,7 @@
 import cv2
 import numpy as np
 
-MARGIN = 12  # mm around the grid that may hold a part of a trace
+MARGIN = 24  # mm around the grid that may hold a part of a trace
 LARGEST = 420, 320  # mm of a sheet
 THICK_MM = 2.2  # what is as thick in both directions is no trace
 FRAME_MM = 150  # and neither is what is straight over such a length, or half of it upright

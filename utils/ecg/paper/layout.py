@@ -17,7 +17,7 @@ LAYOUTS = {3: [(3, 4)], 4: [(3, 4)], 5: [(3, 4)], 6: [(6, 2), (3, 4)], 7: [(6, 2
 FROM_LIMBS = {'I': (1, 0), 'II': (0, 1), 'III': (-1, 1), 'aVR': (-0.5, -0.5), '-aVR': (0.5, 0.5),
               'aVL': (1, -0.5), 'aVF': (-0.5, 1)}
 SELDOM = 1.3  # times as well as the usual order Cabrera's must agree to be taken for it
-BROKEN = 0.3  # part of the limb leads that may not follow from one another
+BROKEN = 0.22  # part of the limb leads that may not follow from one another
 OTHER = 0.45  # part by which a strip may differ from its lead
 SPEEDS, GAINS = (25, 50), (5, 10, 20)  # mm/s, mm/mV
 PULSE_S = 0.2  # of 1 mV
@@ -251,9 +251,8 @@ def _assemble(heights, frame, found, px_per_mm, broken):
         different = [_difference(lead, strip) for lead in values]
         best = int(np.argmin(different))
         if different[best] > OTHER:
-            raise NotAnECG(f'a sheet as {name} whose row {row + 1}, a rhythm strip, is like none of '
-                           f'its leads ({different[best]:.0%} differ at the best); are there two '
-                           'ECGs on it?')
+            raise NotAnECG(f'a sheet as {name} whose row {row + 1}, a rhythm strip, is like none '
+                           'of its leads; are there two ECGs on it?')
         strips.append(LEADS[best])
         level = np.nanmedian(values[best] - strip)
         values[best] = np.where(np.isfinite(values[best]), values[best], strip + level)

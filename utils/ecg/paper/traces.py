@@ -11,6 +11,7 @@ from scipy.signal import find_peaks
 INK = 0.5  # of the ink's darkness, where its edge is
 FAINT = 0.55  # what is so dark costs nothing: thin and steep lines are fainter
 PIECE_MM = 10  # width of what is connected, and a part of a trace for certain
+TIP_MM = 0.8  # height of a tip that is kept, even where two steep lines have become one
 CLOSE_MM = 0.7  # holes in a copy, where the trace was on a line of the grid
 ENOUGH_MM = 400  # of such pieces, on a sheet of which most is connected
 STEEP_MM = 1.3  # a run of ink in a column that is higher is no baseline
@@ -185,6 +186,9 @@ def _heights(top, bottom, px_per_mm):
     upper, lower = filled[0] + line / 2, filled[1] - line / 2
     middle = (upper + lower) / 2
     upper, lower = np.minimum(upper, middle), np.maximum(lower, middle)
+    tips, valleys = (find_peaks(each, prominence=TIP_MM * px_per_mm)[0]
+                     for each in (-upper, lower))
+    ends = upper[tips], lower[valleys]
     # A pen that is `line` wide widens what it draws: taken back, from above and from below.
     wide, part = divmod(line / 2 - 0.5, 1)
     upper, lower = (
@@ -196,5 +200,7 @@ def _heights(top, bottom, px_per_mm):
     up, down = np.minimum(left, right) - upper, lower - np.maximum(left, right)
     heights = np.where((up > 0.5) & (up > down), upper, (upper + lower) / 2)
     heights = np.where((down > 0.5) & (down >= up), lower, heights)
+    heights[tips] = np.where(ends[0] < heights[tips] - line, ends[0], heights[tips])
+    heights[valleys] = np.where(ends[1] > heights[valleys] + line, ends[1], heights[valleys])
     heights[~there] = np.nan
     return heights
