@@ -1,6 +1,7 @@
 """Put a trained model into half the room, to be handed on: python -m models.publish output OUT
 
-Its weights become float16, and it must still answer as before, on all pictures that validated it.
+Its large tensors become float16, and it must still answer as before, on all pictures that validated
+it.
 """
 import argparse
 import os
@@ -17,6 +18,7 @@ from utils.running import errors
 from utils.running.errors import UserError
 
 TOLERANCE = 0.001  # of a probability
+LARGE = 2 ** 18  # numbers in a tensor; rounding the first layers' would change answers most
 DIGITS = 4  # of the log-odds in validation.csv
 BATCH = 32
 
@@ -33,8 +35,8 @@ def publish(source, out):
     networks, config, metrics = best_model.load_best(source)
     task = tasks.TASKS[config.task]
     table = best_model.load_validation(best_model.find_best(source), task)
-    halves = [{key: value.astype(np.float16) for key, value in weights.items()}
-              for weights in networks]
+    halves = [{key: value.astype(np.float16 if value.size > LARGE else np.float32)
+               for key, value in weights.items()} for weights in networks]
     paths = [os.path.join(config.data.root, 'train', f'{name}.png') for name in table['name']]
     pictures = Pictures(paths, shape_of(config.render), cached=False)
     before, after = (_answer(each, config, pictures) for each in (networks, halves))

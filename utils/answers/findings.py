@@ -74,6 +74,7 @@ FINDINGS = (
 )
 
 
+LEAST = 0.2  # the thresholds of rare findings are low: what is less probable is not told
 SPECIFIC = [at for at, (_, _, groups) in enumerate(FINDINGS)
             if groups and ' ' not in groups and not groups.startswith('super:')]
 SUPERCLASSES = [at for at, (_, _, groups) in enumerate(FINDINGS)
@@ -91,7 +92,7 @@ class Found:
         it or another is said more exactly: list of (place in FINDINGS, probability)."""
         row = self.probabilities[index]
         for kind in (SPECIFIC, SUPERCLASSES):
-            there = [at for at in kind if row[at] >= self.thresholds[at]]
+            there = [at for at in kind if row[at] >= max(self.thresholds[at], LEAST)]
             if there:
                 return [(at, float(row[at])) for at in sorted(there, key=lambda at: -row[at])]
         return []
