@@ -19,7 +19,8 @@ REACH_MM = 32  # that a trace may go up and down from its baseline
 COVERED = 0.55  # of the columns of the longest row that another row has ink in
 CLOSEST_MM = 7  # rows are not nearer
 ALONG, UPRIGHT, AWAY = 0.01, 0.003, 0.002  # costs of a pixel of ink, and of a mm from the baseline
-GAP = 4  # cost of a pixel without ink, along; 1 upright
+GAP = np.float32(4)  # cost of a pixel without ink, along; 1 upright
+NO_GAP, NEAR_MM, BESIDE_MM = np.float32(0.02), 9, 5  # where a row has no ink within these mm
 TAKEN = 0.4  # cost of a pixel that another row's trace runs along
 BASELINE_MM = 50  # the baseline is the median of so much of a trace
 
@@ -97,7 +98,9 @@ def _cheapest_ways(ink, baselines, levels, taken, px_per_mm, own=None):
     climbed = np.cumsum(white + np.float32(UPRIGHT), axis=2)
     places = np.arange(-reach, reach + 1, dtype=np.float32)
     off = (levels - baselines[:, None]).T[:, :, None].astype(np.float32)
-    white *= GAP
+    near = (white < 1 - INK) & (np.abs(places - off) < NEAR_MM * px_per_mm)
+    there = maximum_filter1d(near.any(axis=2), int(BESIDE_MM * px_per_mm), axis=0)
+    white *= np.where(there, GAP, NO_GAP)[:, :, None]  # print beside a trace is none of it
     white += ALONG + AWAY / px_per_mm * np.abs(places - off)
     if own is not None:
         others = _bands(taken, baselines, reach, 0).astype(np.float32)
