@@ -55,6 +55,8 @@ def project_in(folder):
     for name in os.listdir(PROJECT):
         if name not in ('dataset', 'output'):
             os.symlink(os.path.join(PROJECT, name), folder / name)
+    (folder / 'dataset').mkdir()
+    os.symlink(os.path.join(PROJECT, 'dataset/samples'), folder / 'dataset/samples')
     return folder
 
 
@@ -67,6 +69,7 @@ def test_all_cells_run_on_made_up_ecgs(notebook, tmp_path):
     with zipfile.ZipFile(folder / 'output/demo/answer.zip') as archive:
         assert archive.read('answer.csv').decode().count('TEST') == 8
     assert shown.count('SVG object') == 3
+    assert '3 records: 1 normal, 2 abnormal' in shown and 'atrial fibrillation 0.' in shown
 
 
 def test_on_ai_studio_data_are_found_and_only_pictures_lie_among_them(notebook, tmp_path):
