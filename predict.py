@@ -80,7 +80,8 @@ def add_arguments(parser):
     parser.add_argument('--report-records', type=int, default=60, metavar='N',
                         help='with --report: how many ECGs are drawn and explained (default: 60)')
     parser.add_argument('--input', metavar='PATH', nargs='+', action='extend',
-                        help='your own ECGs: .mat, .hea, .csv, .npy ... files, folders of them')
+                        help='your own ECGs: .mat, .hea, .csv, .npy ... files, pictures and PDFs '
+                             'of ECG sheets, folders of them')
     parser.add_argument('--sampling-rate', type=float, metavar='HZ',
                         help='with --input: of files that do not say it, such as CSV and NPY')
     parser.add_argument('--unit', choices=('mV', 'uV'), help='with --input: as --sampling-rate')

@@ -217,13 +217,13 @@ def test_own_ecgs_have_an_answer_of_their_own(trained, drawn, competition, tmp_p
         shutil.copy(os.path.join(competition, 'val', f'{name}.mat'), ecgs)
     (ecgs / 'broken.mat').write_bytes(b'MATLAB 5.0 MAT-file, cut')
     (ecgs / 'bad.csv').write_text('name,tag\nx,1\n')
-    (ecgs / 'letter.pdf').write_bytes(b'%PDF')
+    (ecgs / 'letter.docx').write_bytes(b'PK')
     write_reference(tmp_path / 'key.csv', ['broken', *NAMES[:2]], [1, 0, 1])
     result = run_script('predict.py', '--model', trained, '--input', 'ecgs', '--reference',
                         'key.csv', cwd=tmp_path)
     refused(result, 'broken.mat')
     refused(result, '1 of 3')
-    assert 'letter.pdf' in result.stdout and 'bad.csv' in result.stdout  # skipped, and said so
+    assert 'letter.docx' in result.stdout and 'bad.csv' in result.stdout  # skipped, and said so
     assert 'scores on 2 records' in result.stdout
     assert before.items() <= contents(tmp_path).items()
     for path in ('answer.csv', 'output/probabilities.csv'):  # through pictures or not: no matter
