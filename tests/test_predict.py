@@ -218,12 +218,13 @@ def test_own_ecgs_have_an_answer_of_their_own(trained, drawn, competition, tmp_p
     (ecgs / 'broken.mat').write_bytes(b'MATLAB 5.0 MAT-file, cut')
     (ecgs / 'bad.csv').write_text('name,tag\nx,1\n')
     (ecgs / 'letter.pdf').write_bytes(b'%PDF')
-    write_reference(tmp_path / 'key.csv', ['broken', *NAMES[:2]], [1, 0, 1])
+    write_reference(tmp_path / 'key.csv', ['broken', 'letter', *NAMES[:2]], [1, 1, 0, 1])
     result = run_script('predict.py', '--model', trained, '--input', 'ecgs', '--reference',
                         'key.csv', cwd=tmp_path)
     refused(result, 'broken.mat')
-    refused(result, '1 of 3')
-    assert 'letter.pdf' in result.stdout and 'bad.csv' in result.stdout  # skipped, and said so
+    refused(result, '2 of 4')
+    refused(result, 'letter.pdf')
+    assert 'bad.csv' in result.stdout  # skipped, and said so
     assert 'scores on 2 records' in result.stdout
     assert before.items() <= contents(tmp_path).items()
     for path in ('answer.csv', 'output/probabilities.csv'):  # through pictures or not: no matter

@@ -131,9 +131,9 @@ def draw(answer, chosen, originals, asked, trained):
             picture = pictures.read(index, 0)
             leads, seconds = explanation.explain(in_batches, picture, flat, answer.task)
             rhythm = picture[:render.size]
-            drawings.append(Drawing(index, signals.get(answer.names[index]), rhythm,
-                                    render.mv_per_lead, leads / trained.rule.temperature,
-                                    seconds / trained.rule.temperature))
+            name, temperature = answer.names[index], trained.rule.temperature
+            drawings.append(Drawing(index, signals.get(name), rhythm, render.mv_per_lead,
+                                    leads / temperature, seconds / temperature, sheets.get(name)))
             bar.update()
     return drawings
 
