@@ -6,9 +6,11 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import predict
 from tests.helpers import make_signal, overrides, refused, run_script
+from tests.sheets import Style, draw_sheet
 from utils.answers import tasks
 from utils.pictures.render import decode_png, encode_png, settings_of
 from utils.running import errors
@@ -241,6 +243,23 @@ def test_several_inputs_and_names_that_are_no_text(run_here, competition, tmp_pa
     found = dict(line.rsplit(b',', 2)[:2] for line in lines)
     assert list(found) == [b'TEST0001', b'TEST0002', b'n\xff']
     assert found[b'n\xff'] == found[b'TEST0001'] != found[b'TEST0002']
+
+
+def test_a_sheet_is_answered_and_shown(run_here, tmp_path, capsys):
+    signal = make_signal(1)
+    one, two = signal[:2]
+    signal[2:6] = two - one, -(one + two) / 2, one - two / 2, two - one / 2
+    sheet = draw_sheet(signal, Style('12x1', spacing=14.0, gain=5.0, dpi=150))
+    Image.fromarray(sheet.picture).save(tmp_path / 'sheet.png')
+    Image.new('RGB', (900, 600), 'white').save(tmp_path / 'letter.png')
+    assert run_here('--input', tmp_path / 'sheet.png', tmp_path / 'letter.png', '--report',
+                    'en') == 2
+    said = capsys.readouterr()
+    assert 'read from a picture of a sheet: 12 x 1 leads, 25 mm/s, 5 mm/mV' in said.out
+    assert 'warning: 1 of the ECGs are pictures' in said.out  # its model has augment.printed 0
+    assert 'letter.png: a picture without the grid' in said.err
+    report = (tmp_path / 'output' / 'input_report.html').read_text()
+    assert report.count('data:image/jpeg;base64,') == 1
 
 
 def replace_in(path, old, new):

@@ -85,7 +85,7 @@ def read_originals(paths, chosen, rate, unit):
     signals, sheets, notes = {}, {}, {}
     for name, path in paths.items():
         with contextlib.suppress(UserError, OSError):  # it is not there any more
-            if path.partition(paper.PAGE)[0].lower().endswith(paper.EXTENSIONS):
+            if paper.is_picture(path):
                 with naming(path):
                     sheet = paper.read_picture(path)[0]
                 signal, said = make_signal(path, sheet.raw)

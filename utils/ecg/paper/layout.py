@@ -161,7 +161,7 @@ def place(heights, frame, px_per_mm):
     seconds = (frame.end - frame.start) / frame.mm_per_s
     if rows not in LAYOUTS:
         raise NotAnECG(f'a sheet with {rows} rows of traces, expected 3 x 4, 6 x 2 or 12 x 1 '
-                       'leads, with or without rhythm strips; is it cut, or are there two ECGs?')
+                       'leads, with or without rhythm strips; is it no ECG, cut, or are there two?')
     if frame.mm_per_s == SPEEDS[0] and seconds < SHORTEST_S:
         raise NotAnECG(f'traces of {seconds:.1f} s, expected some 10 s; is the sheet cut off?')
     tried = []
