@@ -96,6 +96,7 @@ def read_sheet(picture, page=1):
     heights = traces.drop_edges(heights, FLAT)
     if not len(heights):
         raise NotAnECG(NO_TRACE)
+    traces.refuse_tangled(heights, FLAT)
     frame = layout.find_frame(heights, FLAT)
     placed = layout.place(heights, frame, FLAT)
     lines = [(lead, _in_picture(heights[row], (start, end), found, origin))
