@@ -125,13 +125,13 @@ def draw(answer, chosen, originals, asked, trained):
                                              for at in range(0, len(pixels), size)]))
 
     render, drawings = trained.config.render, []
-    flat = explanation.flat_picture(render)
     with log.bar(len(chosen), 'explaining', 'ECGs') as bar:
         for index in chosen:
             picture = pictures.read(index, 0)
+            name, temperature = answer.names[index], trained.rule.temperature
+            flat = explanation.flat_picture(render, signals.get(name))
             leads, seconds = explanation.explain(in_batches, picture, flat, answer.task)
             rhythm = picture[:render.size]
-            name, temperature = answer.names[index], trained.rule.temperature
             drawings.append(Drawing(index, signals.get(name), rhythm, render.mv_per_lead,
                                     leads / temperature, seconds / temperature, sheets.get(name)))
             bar.update()
