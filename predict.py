@@ -16,7 +16,7 @@ from models.inference import CHECKED, fastest_network, predict_logits, several_v
 from models.trained import load_trained
 from utils.answers import calibration, metrics, tasks
 from utils.answers.answer import refuse_foreign, write_answer
-from utils.ecg import inputs
+from utils.ecg import inputs, paper
 from utils.pictures import drawn, loading
 from utils.pictures.render import settings_of, shape_of
 from utils.reports import page, report
@@ -41,7 +41,7 @@ def main():
     # The pictures.
     workers = machine.workers_of(config.data.workers)
     if arguments.input is not None:
-        names, pictures, unread = read_inputs(arguments, trained.config.render, workers)
+        names, pictures, unread = read_inputs(arguments, trained.config, workers)
     else:
         names, pictures, unread = list_test_pictures(arguments, config.data.root, trained.config)
     truth = read_truth(arguments.reference, names, unread, trained.task)
@@ -135,22 +135,28 @@ def list_test_pictures(arguments, root, trained):
     return names, loading.Pictures(paths, shape_of(trained.render), cached=False), set()
 
 
-def read_inputs(arguments, render, workers):
+def read_inputs(arguments, config, workers):
     """Read the ECGs that --input names, and draw them as the model's training pictures were drawn.
 
-    render: settings.Render of the model
+    config: settings.Config of the model
     Returns: (names, pictures, set of names that could not be read)
     Raises: UserError where there is none that can be read
     """
     found, notes, problems = inputs.find_inputs(arguments.input)
     names, pictures, more_notes, more = drawn.draw_inputs(
-        found, render, arguments.sampling_rate, arguments.unit, workers)
+        found, config.render, arguments.sampling_rate, arguments.unit, workers)
     problems += more
     for note in notes + more_notes:
         print(f'note: {note}')
     if not names:
         raise UserError(*[line for _, line in problems])
     errors.say_errors([line for _, line in problems])
+    sheets = sum(paper.is_picture(found[name]) for name in names)
+    if sheets and not config.augment.printed:
+        print(f'warning: {sheets} of the ECGs are pictures of sheets, and this model has not '
+              'learnt from leads that are shown in part (augment.printed is 0): where a sheet '
+              'shows 2.5 or 5 s of a lead, trust its answer less, or train anew with -o '
+              'augment.printed=0.3')
     return names, pictures, {name for name, _ in problems}
 
 

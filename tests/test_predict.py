@@ -6,9 +6,11 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import predict
 from tests.helpers import make_signal, overrides, refused, run_script
+from tests.sheets import Style, draw_sheet
 from utils.answers import tasks
 from utils.pictures.render import decode_png, encode_png, settings_of
 from utils.running import errors
@@ -217,13 +219,14 @@ def test_own_ecgs_have_an_answer_of_their_own(trained, drawn, competition, tmp_p
         shutil.copy(os.path.join(competition, 'val', f'{name}.mat'), ecgs)
     (ecgs / 'broken.mat').write_bytes(b'MATLAB 5.0 MAT-file, cut')
     (ecgs / 'bad.csv').write_text('name,tag\nx,1\n')
-    (ecgs / 'letter.docx').write_bytes(b'PK')
-    write_reference(tmp_path / 'key.csv', ['broken', *NAMES[:2]], [1, 0, 1])
+    (ecgs / 'letter.pdf').write_bytes(b'%PDF')
+    write_reference(tmp_path / 'key.csv', ['broken', 'letter', *NAMES[:2]], [1, 1, 0, 1])
     result = run_script('predict.py', '--model', trained, '--input', 'ecgs', '--reference',
                         'key.csv', cwd=tmp_path)
     refused(result, 'broken.mat')
-    refused(result, '1 of 3')
-    assert 'letter.docx' in result.stdout and 'bad.csv' in result.stdout  # skipped, and said so
+    refused(result, '2 of 4')
+    refused(result, 'letter.pdf')
+    assert 'bad.csv' in result.stdout  # skipped, and said so
     assert 'scores on 2 records' in result.stdout
     assert before.items() <= contents(tmp_path).items()
     for path in ('answer.csv', 'output/probabilities.csv'):  # through pictures or not: no matter
@@ -240,6 +243,23 @@ def test_several_inputs_and_names_that_are_no_text(run_here, competition, tmp_pa
     found = dict(line.rsplit(b',', 2)[:2] for line in lines)
     assert list(found) == [b'TEST0001', b'TEST0002', b'n\xff']
     assert found[b'n\xff'] == found[b'TEST0001'] != found[b'TEST0002']
+
+
+def test_a_sheet_is_answered_and_shown(run_here, tmp_path, capsys):
+    signal = make_signal(1)
+    one, two = signal[:2]
+    signal[2:6] = two - one, -(one + two) / 2, one - two / 2, two - one / 2
+    sheet = draw_sheet(signal, Style('12x1', spacing=14.0, gain=5.0, dpi=150))
+    Image.fromarray(sheet.picture).save(tmp_path / 'sheet.png')
+    Image.new('RGB', (900, 600), 'white').save(tmp_path / 'letter.png')
+    assert run_here('--input', tmp_path / 'sheet.png', tmp_path / 'letter.png', '--report',
+                    'en') == 2
+    said = capsys.readouterr()
+    assert 'read from a picture of a sheet: 12 x 1 leads, 25 mm/s, 5 mm/mV' in said.out
+    assert 'warning: 1 of the ECGs are pictures' in said.out  # its model has augment.printed 0
+    assert 'letter.png: a picture without the grid' in said.err
+    report = (tmp_path / 'output' / 'input_report.html').read_text()
+    assert report.count('data:image/jpeg;base64,') == 1
 
 
 def replace_in(path, old, new):

@@ -300,7 +300,7 @@ def test_find_in_a_folder(everything, tmp_path):
     own = str(tmp_path / 'own')
     shutil.copytree(everything, own)
     others = {'labels.csv': 'name,tag\nA,1\n', 'answer.csv': 'name,tag\nA,1\n',
-              'report.docx': 'PK', 'a.xml': '<a/>', 'onehot.csv': 'A' + ',0' * 11 + ',1\n',
+              'report.doc': 'x', 'a.xml': '<a/>', 'onehot.csv': 'A' + ',0' * 11 + ',1\n',
               'probabilities.csv': 'name,abnormal\nA,0.5\n', 'empty.csv': ''}
     for name, text in others.items():
         (tmp_path / 'own' / name).write_text(text)
@@ -315,7 +315,7 @@ def test_find_in_a_folder(everything, tmp_path):
     assert all(name in note for name in [*others, 'sub']) and 'dat' not in note
     (name, line), = problems
     assert name == 'columns' and 'columns.csv' in line and 'columns.npy' in line
-    for file in ('report.docx', 'labels.csv'):
+    for file in ('report.doc', 'labels.csv'):
         shutil.copy(os.path.join(own, file), tmp_path)
     with pytest.raises(UserError, match='no ECGs directly in it') as caught:
         inputs.find_inputs([str(tmp_path)])

@@ -151,6 +151,15 @@ def test_a_trace_is_true_to_the_signal():
     assert np.abs(drawn - signal).mean() < 0.004 and points[-1, 0] == pytest.approx(249.95, abs=0.1)
 
 
+def test_what_a_sheet_does_not_show_is_not_drawn_as_flat():
+    signal = make_signal(1)
+    signal[:, 2500:] = np.nan
+    render = Render(size=64)
+    half, whole = (explanation.flat_picture(render, each) for each in (signal, None))
+    assert np.array_equal(half[:64, :30], whole[:64, :30])
+    assert (half[:64, 34:] == half[0, 0]).all() and not (whole[:64, 34:] == half[0, 0]).all()
+
+
 def test_points_at_the_lead_and_the_second_that_a_network_looks_at():
     """A network that measures the ink of V2 in the fourth second alone."""
     render = Render(size=121)  # neither a multiple of 12 leads nor of 10 seconds

@@ -13,9 +13,16 @@ from utils.pictures.render import renderer_of
 SECONDS = 10
 
 
-def flat_picture(render):
-    """The picture of twelve leads of 0 mV: uint8 array (height, size); render: settings.Render."""
-    return renderer_of(render).draw(np.zeros((len(LEADS), SAMPLES), np.float32))
+def flat_picture(render, signal=None):
+    """The picture of twelve leads of 0 mV: uint8 array (height, size).
+
+    render: settings.Render; signal: float32 array (12, 5000), or None: where it is NaN, not shown,
+        nothing is drawn here either
+    """
+    flat = np.zeros((len(LEADS), SAMPLES), np.float32)
+    if signal is not None:
+        flat[np.isnan(signal)] = np.nan
+    return renderer_of(render).draw(flat)
 
 
 def where_leads_are(picture):

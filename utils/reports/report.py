@@ -85,7 +85,7 @@ def read_originals(paths, chosen, rate, unit):
     signals, sheets, notes = {}, {}, {}
     for name, path in paths.items():
         with contextlib.suppress(UserError, OSError):  # it is not there any more
-            if path.partition(paper.PAGE)[0].lower().endswith(paper.EXTENSIONS):
+            if paper.is_picture(path):
                 with naming(path):
                     sheet = paper.read_picture(path)[0]
                 signal, said = make_signal(path, sheet.raw)
@@ -125,15 +125,15 @@ def draw(answer, chosen, originals, asked, trained):
                                              for at in range(0, len(pixels), size)]))
 
     render, drawings = trained.config.render, []
-    flat = explanation.flat_picture(render)
     with log.bar(len(chosen), 'explaining', 'ECGs') as bar:
         for index in chosen:
             picture = pictures.read(index, 0)
+            name, temperature = answer.names[index], trained.rule.temperature
+            flat = explanation.flat_picture(render, signals.get(name))
             leads, seconds = explanation.explain(in_batches, picture, flat, answer.task)
             rhythm = picture[:render.size]
-            drawings.append(Drawing(index, signals.get(answer.names[index]), rhythm,
-                                    render.mv_per_lead, leads / trained.rule.temperature,
-                                    seconds / trained.rule.temperature))
+            drawings.append(Drawing(index, signals.get(name), rhythm, render.mv_per_lead,
+                                    leads / temperature, seconds / temperature, sheets.get(name)))
             bar.update()
     return drawings
 

@@ -77,6 +77,15 @@ def test_a_broken_law_is_refused(tmp_path):
         paper.read_picture(path)
 
 
+def test_rows_that_run_into_each_other_are_refused(tmp_path):
+    path = str(tmp_path / 'sheet.png')
+    signal = HEART.copy()
+    signal[9, 2000:3000] -= 1.4  # V4 goes down to where V5 is, for 2 s
+    write(path, signal, layout='12x1', spacing=14.0)
+    with pytest.raises(NotAnECG, match='rows 10 and 11 run into each other'):
+        paper.read_picture(path)
+
+
 @pytest.mark.parametrize('make, words', [
     (lambda: np.full((600, 900, 3), 255, np.uint8), 'without the grid'),
     (lambda: np.full((100, 200, 3), 255, np.uint8), '200 x 100 pixels'),

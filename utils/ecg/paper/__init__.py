@@ -59,10 +59,15 @@ def read_raw(path, _rate=None, _unit=None):
     return read_picture(path)[0].raw
 
 
+def is_picture(path):
+    """Whether a path, as paths_of() gives it, is one of a picture or a PDF."""
+    return path.partition(PAGE)[0].lower().endswith(EXTENSIONS)
+
+
 def paths_of(path):
     """What is to be read of a file: [path], or of several pages those that are ECGs, with #page=2
     at their end."""
-    if not path.lower().endswith(EXTENSIONS) or pages.count(path) < 2:
+    if not is_picture(path) or pages.count(path) < 2:
         return [path]
     try:
         return [f'{path}{PAGE}{sheet.page}' for sheet in read_picture(path)]
@@ -78,12 +83,10 @@ def read_sheet(picture, page=1):
     Raises: signals.NotAnECG, why it is none or cannot be read
     """
     found = grid.find_grid(picture)
-    if found is None:
-        raise NotAnECG('a picture without the grid of ECG paper, so nothing says its scale; '
-                       'expected a scan, a screenshot or a photo of a whole ECG sheet')
-    if found.px_per_mm < COARSEST:
-        raise NotAnECG(f'a picture with {found.px_per_mm:.1f} pixels a mm, expected 4 at least; '
-                       'scan or photograph the sheet anew, at 150 dpi or more')
+    if found is None or found.px_per_mm < COARSEST:  # what is no grid looks like a coarse one
+        raise NotAnECG('a picture without the grid of ECG paper, or with one of less than 4 pixels '
+                       'a mm, so nothing says its scale; expected a whole ECG sheet, scanned or '
+                       'photographed at 150 dpi or more')
     flat, inside, origin = ink.lay_flat(picture, found, FLAT)
     dark = ink.find_ink(flat, inside, FLAT)
     baselines = traces.find_rows(dark, FLAT)
@@ -93,6 +96,7 @@ def read_sheet(picture, page=1):
     heights = traces.drop_edges(heights, FLAT)
     if not len(heights):
         raise NotAnECG(NO_TRACE)
+    traces.refuse_tangled(heights, FLAT)
     frame = layout.find_frame(heights, FLAT)
     placed = layout.place(heights, frame, FLAT)
     lines = [(lead, _in_picture(heights[row], (start, end), found, origin))

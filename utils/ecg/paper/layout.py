@@ -161,7 +161,7 @@ def place(heights, frame, px_per_mm):
     seconds = (frame.end - frame.start) / frame.mm_per_s
     if rows not in LAYOUTS:
         raise NotAnECG(f'a sheet with {rows} rows of traces, expected 3 x 4, 6 x 2 or 12 x 1 '
-                       'leads, with or without rhythm strips; is it cut, or are there two ECGs?')
+                       'leads, with or without rhythm strips; is it no ECG, cut, or are there two?')
     if frame.mm_per_s == SPEEDS[0] and seconds < SHORTEST_S:
         raise NotAnECG(f'traces of {seconds:.1f} s, expected some 10 s; is the sheet cut off?')
     tried = []
@@ -248,7 +248,7 @@ def _assemble(heights, frame, found, px_per_mm, broken):
         strip = np.full(SAMPLES, np.nan)
         cell = _read(heights[row], frame.start, frame.end - frame.start, frame, px_per_mm)
         strip[:len(cell)] = cell
-        different = [_difference(lead, strip) for lead in values]
+        different = [_difference(lead, strip) for lead in _by_the_law(values)]
         best = int(np.argmin(different))
         if different[best] > OTHER:
             raise NotAnECG(f'a sheet as {name} whose row {row + 1}, a rhythm strip, is like none '
@@ -263,6 +263,21 @@ def _assemble(heights, frame, found, px_per_mm, broken):
     if missing:
         raise NotAnECG(f'a sheet as {name} without {", ".join(missing)}, expected all twelve leads')
     return Placed(values, name, stretches, broken)
+
+
+def _by_the_law(values):
+    """The limb leads at all times that show any two of them, the chest leads as they are: float
+    array (12, 5000). By it a strip is known better than by the lead's own few seconds."""
+    limbs = np.stack([FROM_LIMBS[lead] for lead in LEADS[:6]])
+    levelled = values[:6] - np.nanmedian(values[:6], axis=1, keepdims=True)
+    shown = np.isfinite(levelled)
+    result = np.concatenate([np.full((6, SAMPLES), np.nan), values[6:]])
+    for pattern in np.unique(shown, axis=1).T:
+        if pattern.sum() > 1:
+            at = (shown == pattern[:, None]).all(axis=0)
+            one_two = np.linalg.lstsq(limbs[pattern], levelled[pattern][:, at], rcond=None)[0]
+            result[:6, at] = limbs @ one_two
+    return result
 
 
 def _difference(lead, strip):

@@ -8,6 +8,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d, maximum_filter1d, median_filter, minimum_filter1d
 from scipy.signal import find_peaks
 
+from utils.ecg.signals import NotAnECG
+
 INK = 0.5  # of the ink's darkness, where its edge is
 FAINT = 0.55  # what is so dark costs nothing: thin and steep lines are fainter
 PIECE_MM = 10  # width of what is connected, and a part of a trace for certain
@@ -22,6 +24,7 @@ ALONG, UPRIGHT, AWAY = 0.01, 0.003, 0.002  # costs of a pixel of ink, and of a m
 GAP = np.float32(4)  # cost of a pixel without ink, along; 1 upright
 NO_GAP, NEAR_MM, BESIDE_MM = np.float32(0.02), 9, 5  # where a row has no ink within these mm
 TAKEN = 0.4  # cost of a pixel that another row's trace runs along
+TOUCHING_MM, TANGLED_MM = 0.3, 5  # two rows are not as near for longer: 0.2 s, a QRS is over
 BASELINE_MM = 50  # the baseline is the median of so much of a trace
 
 
@@ -67,6 +70,22 @@ def drop_edges(heights, px_per_mm):
 def _moves(row, least):
     row = row[np.isfinite(row)]
     return len(row) > 0 and np.ptp(np.percentile(row, [3, 97])) > least
+
+
+def refuse_tangled(heights, px_per_mm):
+    """Refuse rows that run into each other: which trace is whose after that is a guess.
+
+    heights: float array (rows, width), as measure()
+    Raises: NotAnECG
+    """
+    for row, (upper, lower) in enumerate(zip(heights, heights[1:]), 1):
+        met = upper >= lower - TOUCHING_MM * px_per_mm  # never, where one is NaN
+        edges = np.flatnonzero(np.diff(np.r_[0, met, 0]))
+        longest = max(edges[1::2] - edges[::2], default=0) / px_per_mm
+        if longest > TANGLED_MM:
+            raise NotAnECG(f'a sheet whose traces of rows {row} and {row + 1} run into each other '
+                           f'for {longest:.0f} mm, so that they cannot be told apart; print it '
+                           'with fewer mm for a mV or in another layout')
 
 
 def follow(ink, baselines, px_per_mm):
