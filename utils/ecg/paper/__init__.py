@@ -96,9 +96,9 @@ def read_sheet(picture, page=1):
     heights = traces.drop_edges(heights, FLAT)
     if not len(heights):
         raise NotAnECG(NO_TRACE)
-    traces.refuse_tangled(heights, FLAT)
     frame = layout.find_frame(heights, FLAT)
     placed = layout.place(heights, frame, FLAT)
+    traces.refuse_tangled(heights, FLAT)
     lines = [(lead, _in_picture(heights[row], (start, end), found, origin))
              for lead, row, start, end in placed.stretches]
     values, shown = placed.values, np.isfinite(placed.values)
