@@ -16,7 +16,7 @@ from models.inference import CHECKED, fastest_network, predict_logits, several_v
 from models.trained import load_trained
 from utils.answers import calibration, metrics, tasks
 from utils.answers.answer import refuse_foreign, write_answer
-from utils.ecg import inputs, paper
+from utils.ecg import formats, paper
 from utils.pictures import drawn, loading
 from utils.pictures.render import settings_of, shape_of
 from utils.reports import page, report
@@ -142,7 +142,7 @@ def read_inputs(arguments, config, workers):
     Returns: (names, pictures, set of names that could not be read)
     Raises: UserError where there is none that can be read
     """
-    found, notes, problems = inputs.find_inputs(arguments.input)
+    found, notes, problems = formats.find_inputs(arguments.input)
     names, pictures, more_notes, more = drawn.draw_inputs(
         found, config.render, arguments.sampling_rate, arguments.unit, workers)
     problems += more
@@ -219,7 +219,7 @@ def write_report(arguments, config, trained, answered, band, asked):
     asked: (network, pictures) that gave the answer
     """
     own = arguments.input is not None
-    found = inputs.find_inputs(arguments.input)[0] if own else \
+    found = formats.find_inputs(arguments.input)[0] if own else \
         report.find_originals(config.data.root, answered.names)
     chosen = report.choose(answered, max(arguments.report_records, 0))
     *originals, notes = report.read_originals(

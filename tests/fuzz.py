@@ -33,7 +33,7 @@ sys.path.insert(0, PROJECT)
 
 from models import best_model, checkpoint  # noqa: E402
 from utils.answers import split, tasks  # noqa: E402
-from utils.ecg import archives, inputs, records  # noqa: E402
+from utils.ecg import archives, formats, records  # noqa: E402
 from utils.pictures import render  # noqa: E402
 from utils.running import errors, machine, pool, settings  # noqa: E402
 
@@ -231,8 +231,8 @@ def read_ecg(path, target):
         with open(os.path.join(target, 'input.dat'), 'wb') as file:
             file.write(bytes(range(250)) * 480)
     with contextlib.suppress(errors.UserError):
-        inputs.find_inputs([target])
-    inputs.read_input(copy, 500, 'mV')
+        formats.find_inputs([target])
+    formats.read_input(copy, 500, 'mV')
 
 
 def read_last(path, target):

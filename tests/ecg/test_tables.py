@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.ecg.test_inputs import ECG, LEADS, OTHER_ORDER, SIGNAL, UV
-from utils.ecg import inputs
+from tests.ecg.test_formats import ECG, LEADS, OTHER_ORDER, SIGNAL, UV
+from utils.ecg import formats
 from utils.running.errors import UserError
 
 SECONDS = np.arange(5000) / 500
@@ -108,9 +108,9 @@ RIGHT = {
 def test_the_signal_is_that_of_the_plain_layout(kind, tmp_path):
     text, given = RIGHT[kind]
     (tmp_path / 'a.csv').write_text(text, encoding='utf-8', newline='')
-    signal, notes = inputs.read_input(str(tmp_path / 'a.csv'), *given)
+    signal, notes = formats.read_input(str(tmp_path / 'a.csv'), *given)
     assert np.array_equal(signal, SIGNAL), notes
-    assert list(inputs.find_inputs([str(tmp_path)])[0]) == ['a']
+    assert list(formats.find_inputs([str(tmp_path)])[0]) == ['a']
 
 
 @pytest.mark.parametrize('encoding, mu', [('utf-8', '\u00b5'), ('cp1252', '\u00b5'),
@@ -119,14 +119,14 @@ def test_the_signal_is_that_of_the_plain_layout(kind, tmp_path):
 def test_units_in_any_encoding(encoding, mu, tmp_path):
     text = with_times(SECONDS).replace(f'time,{NAMES}', MICRO.replace('\u00b5', mu))
     (tmp_path / 'a.csv').write_bytes(text.encode(encoding))
-    signal, _ = inputs.read_input(str(tmp_path / 'a.csv'), None, None)
+    signal, _ = formats.read_input(str(tmp_path / 'a.csv'), None, None)
     assert np.array_equal(signal, SIGNAL)
 
 
 def test_an_inverted_lead_is_computed_and_not_believed(tmp_path):
     uv = np.where(np.arange(12) == 3, -1, 1)[:, None] * UV
     (tmp_path / 'a.csv').write_text(table(uv.T, head=NAMES.replace('aVR', '-aVR')))
-    signal, notes = inputs.read_input(str(tmp_path / 'a.csv'), *IN_UV)
+    signal, notes = formats.read_input(str(tmp_path / 'a.csv'), *IN_UV)
     assert np.abs(signal - SIGNAL).max() < 0.0011  # in whole uV
     assert any("not used: '-aVR'" in note for note in notes)
 
@@ -170,13 +170,13 @@ def test_what_is_refused_says_why(kind, tmp_path):
     text, given, words = REFUSED[kind]
     (tmp_path / 'a.csv').write_text(text)
     with pytest.raises(UserError, match=f'a.csv: .*{words}') as caught:
-        inputs.read_input(str(tmp_path / 'a.csv'), *given)
+        formats.read_input(str(tmp_path / 'a.csv'), *given)
     assert len(caught.value.lines) == 1
-    assert list(inputs.find_inputs([str(tmp_path)])[0]) == ['a']  # named, not passed over
+    assert list(formats.find_inputs([str(tmp_path)])[0]) == ['a']  # named, not passed over
 
 
 def test_lines_above_the_table_are_named(tmp_path):
     (tmp_path / 'a.csv').write_text('Recorded by device X\n' + table())
-    signal, notes = inputs.read_input(str(tmp_path / 'a.csv'), *IN_UV)
+    signal, notes = formats.read_input(str(tmp_path / 'a.csv'), *IN_UV)
     assert np.array_equal(signal, SIGNAL)
     assert any("not used: 'Recorded by device X'" in note for note in notes)

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from utils.ecg.inputs import read_input
+from utils.ecg.formats import read_input
 from utils.pictures.render import encode_png, renderer_of, shape_of
 from utils.running import log, pool
 from utils.running.errors import UserError, describe_os_error

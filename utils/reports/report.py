@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from utils.answers import calibration, explanation, tasks
-from utils.ecg import inputs, paper, records
+from utils.ecg import formats, paper, records
 from utils.ecg.signals import make_signal, naming
 from utils.pictures.render import MANIFEST, read_stamp
 from utils.running import files, log
@@ -78,7 +78,7 @@ def find_originals(root, names):
 def read_originals(paths, chosen, rate, unit):
     """Read once more, to be looked at, what was read before without a crash.
 
-    paths: {name: path}; chosen: names whose signals are kept; rate, unit: as inputs.read_input()
+    paths: {name: path}; chosen: names whose signals are kept; rate, unit: as formats.read_input()
     Returns: ({name: float32 array (12, 5000), mV}, {name: bytes, as lay_over()}, {name: list of
         str, notes of reading})
     """
@@ -92,7 +92,7 @@ def read_originals(paths, chosen, rate, unit):
                 if name in chosen:
                     sheets[name] = lay_over(sheet)
             else:
-                signal, said = inputs.read_input(path, rate, unit)
+                signal, said = formats.read_input(path, rate, unit)
             notes[name] = [note[len(path) + 2:] for note in said]
             if name in chosen:
                 signals[name] = signal

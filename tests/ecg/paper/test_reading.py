@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from tests.sheets import Style, draw_sheet
-from utils.ecg import inputs, paper
+from utils.ecg import formats, paper
 from utils.ecg.signals import LEADS, NotAnECG
 from utils.running.errors import UserError
 
@@ -55,7 +55,7 @@ def test_a_sheet_is_read(tmp_path, style):
 def test_what_is_not_shown_stays_not_there(tmp_path):
     path = str(tmp_path / 'sheet.png')
     write(path, HEART, layout='3x4')
-    signal, notes = inputs.read_input(path, None, None)
+    signal, notes = formats.read_input(path, None, None)
     assert np.isnan(signal).mean() == pytest.approx(0.75, abs=0.01)
     assert 'read from a picture of a sheet: 3 x 4 leads, 25 mm/s, 10 mm/mV' in notes[0]
 
@@ -65,9 +65,9 @@ def test_pages_that_are_ecgs_are_read_and_named(tmp_path):
     picture = Image.fromarray(draw_sheet(HEART, Style(layout='3x4')).picture)
     blank = Image.new('RGB', picture.size, 'white')
     picture.save(path, save_all=True, append_images=[blank, picture])
-    found, _, problems = inputs.find_inputs([path])
+    found, _, problems = formats.find_inputs([path])
     assert list(found) == ['two-1', 'two-3'] and not problems
-    assert np.isfinite(inputs.read_input(found['two-3'], None, None)[0]).any()
+    assert np.isfinite(formats.read_input(found['two-3'], None, None)[0]).any()
 
 
 def test_a_broken_law_is_refused(tmp_path):
@@ -94,7 +94,7 @@ def test_what_is_no_sheet_is_refused(tmp_path, make, words):
     path = str(tmp_path / 'other.png')
     Image.fromarray(make()).save(path)
     with pytest.raises(UserError, match=words) as error:
-        inputs.read_input(path, None, None)
+        formats.read_input(path, None, None)
     assert str(error.value).startswith(path)
 
 
@@ -103,4 +103,4 @@ def test_a_damaged_file_is_refused(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b'\x89PNG\r\n\x1a\n' + bytes(500))
     with pytest.raises(UserError, match='damaged picture or PDF|pypdfium2'):
-        inputs.read_input(str(path), None, None)
+        formats.read_input(str(path), None, None)

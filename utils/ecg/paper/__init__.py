@@ -55,7 +55,7 @@ def read_picture(path):
 
 
 def read_raw(path, _rate=None, _unit=None):
-    """The signals.Raw of the first sheet in a file, as the other readers of inputs.py give it."""
+    """The signals.Raw of the first sheet in a file, as the other readers of formats.py give it."""
     return read_picture(path)[0].raw
 
 

@@ -11,7 +11,7 @@ from scipy.io import savemat
 
 from tests.ecg.test_signals import ECG
 from tests.helpers import PROJECT
-from utils.ecg import inputs
+from utils.ecg import formats
 from utils.ecg.signals import LEADS
 from utils.pictures import drawn
 from utils.pictures.render import Renderer
@@ -84,7 +84,7 @@ def of_itself(name):
     'physionet_order.mat', 'array.npy', 'array_turned.npy', 'wfdb.hea', 'wfdb_order.hea'])
 def test_every_format_gives_the_same_signal(everything, file):
     given = (None, None) if of_itself(file) else (500, 'uV')
-    signal, notes = inputs.read_input(os.path.join(everything, file), *given)
+    signal, notes = formats.read_input(os.path.join(everything, file), *given)
     assert signal.dtype == np.float32 and np.array_equal(signal, SIGNAL)
     assert any('reordered' in note for note in notes) == ('order' in file)
     assert any('no lead names' in note for note in notes) == file.startswith(('col', 'rows', 'arr'))
@@ -142,10 +142,10 @@ def test_csv_as_people_have_it(kind, tmp_path):
     text, rate, unit = CSVS[kind]
     for encoding in ('utf-8-sig', 'utf-16'):
         (tmp_path / 'a.csv').write_text(text, encoding=encoding)
-        signal, notes = inputs.read_input(str(tmp_path / 'a.csv'), rate, unit)
+        signal, notes = formats.read_input(str(tmp_path / 'a.csv'), rate, unit)
         assert np.array_equal(signal, SIGNAL), notes
         assert not any('do not follow' in note or 'resampled' in note for note in notes), notes
-    found, skipped, problems = inputs.find_inputs([str(tmp_path)])
+    found, skipped, problems = formats.find_inputs([str(tmp_path)])
     assert list(found) == ['a'] and not skipped and not problems
 
 
@@ -193,7 +193,7 @@ def test_refusals_name_the_file(tmp_path, monkeypatch, name, write, options, wor
     monkeypatch.chdir(tmp_path)
     write(tmp_path / name)
     with pytest.raises(UserError, match=words) as caught:
-        inputs.read_input(str(tmp_path / name), *options)
+        formats.read_input(str(tmp_path / name), *options)
     assert str(tmp_path / name) in str(caught.value) and len(caught.value.lines) == 1
     assert not os.path.exists('evil')
 
@@ -208,7 +208,7 @@ def test_a_header_that_does_not_fit_its_mat(tmp_path, change, words):
     pytest.importorskip('wfdb')
     write_val(tmp_path, 'a', **change)
     with pytest.raises(UserError, match=words):
-        inputs.read_input(str(tmp_path / 'a.mat'), None, None)
+        formats.read_input(str(tmp_path / 'a.mat'), None, None)
 
 
 def test_broken_wfdb_is_named(tmp_path, monkeypatch):
@@ -222,16 +222,16 @@ def test_broken_wfdb_is_named(tmp_path, monkeypatch):
     for name, words in (('cut', 'wfdb cannot'), ('hole', 'missing'), ('form', 'wfdb cannot'),
                         ('lfs', 'lfs.dat is .* a pointer of Git LFS')):
         with pytest.raises(UserError, match=f'{name}.hea: .*{words}'):
-            inputs.read_input(str(tmp_path / f'{name}.hea'), None, None)
+            formats.read_input(str(tmp_path / f'{name}.hea'), None, None)
     monkeypatch.setitem(sys.modules, 'wfdb', None)
     with pytest.raises(UserError, match='pip install wfdb'):
-        inputs.read_input(str(tmp_path / 'form.hea'), None, None)
+        formats.read_input(str(tmp_path / 'form.hea'), None, None)
 
 
 def test_a_long_recording_of_any_name_is_read_in_part(tmp_path):
     pytest.importorskip('wfdb')
     write_wfdb(tmp_path, '\u5fc3\u7535.v1', np.c_[UV, UV, UV], first='name 12 500 15000')
-    signal, notes = inputs.read_input(str(tmp_path / '\u5fc3\u7535.v1.hea'), None, None)
+    signal, notes = formats.read_input(str(tmp_path / '\u5fc3\u7535.v1.hea'), None, None)
     assert np.array_equal(signal, SIGNAL) and '30 s long; the first 10 s' in notes[0]
 
 
@@ -243,7 +243,7 @@ def test_a_long_recording_of_any_name_is_read_in_part(tmp_path):
 def test_what_does_not_matter_in_a_header_stops_nothing(change, tmp_path):
     pytest.importorskip('wfdb')
     write_wfdb(tmp_path, 'a', **change)
-    signal, notes = inputs.read_input(str(tmp_path / 'a.hea'), None, None)
+    signal, notes = formats.read_input(str(tmp_path / 'a.hea'), None, None)
     assert np.array_equal(signal, SIGNAL) and not notes
 
 
@@ -254,9 +254,9 @@ def test_records_in_two_files_and_without_an_optional_one(tmp_path):
     lines = [f'a_{at // 6 * 6}.dat 16 1000/mV 16 0 0 0 0 {lead}' for at, lead in enumerate(LEADS)]
     lines += [f'a.xyz 16 1000/mV 16 0 0 0 0 {name}' for name in ('vx', 'vy', 'vz')]
     (tmp_path / 'a.hea').write_text('\n'.join(['a 15 500 5000', *lines]))
-    found, notes, problems = inputs.find_inputs([str(tmp_path)])
+    found, notes, problems = formats.find_inputs([str(tmp_path)])
     assert list(found) == ['a'] and not notes and not problems
-    signal, notes = inputs.read_input(found['a'], None, None)
+    signal, notes = formats.read_input(found['a'], None, None)
     assert np.array_equal(signal, SIGNAL) and 'vx, vy, vz not used: the file a.xyz is' in notes[0]
 
 
@@ -267,17 +267,17 @@ def test_xml_of_a_cart(tmp_path, monkeypatch):
     (tmp_path / 'a.xml').write_text(text, encoding='utf-16')
     monkeypatch.setitem(sys.modules, 'sierraecg', None)
     with pytest.raises(UserError, match='a.xml: .*pip install sierraecg'):
-        inputs.read_input(str(tmp_path / 'a.xml'), None, None)
+        formats.read_input(str(tmp_path / 'a.xml'), None, None)
     leads = [SimpleNamespace(label=lead, samples=(row // 5).astype(np.int16), sampling_freq=500)
              for lead, row in zip(LEADS, UV)]
     monkeypatch.setitem(sys.modules, 'sierraecg',
                         SimpleNamespace(read_file=lambda path: SimpleNamespace(leads=leads)))
-    assert list(inputs.find_inputs([str(tmp_path)])[0]) == ['a']
-    signal, notes = inputs.read_input(str(tmp_path / 'a.xml'), None, None)
+    assert list(formats.find_inputs([str(tmp_path)])[0]) == ['a']
+    signal, notes = formats.read_input(str(tmp_path / 'a.xml'), None, None)
     assert np.abs(signal - ECG).max() < 0.0051 and not notes
     (tmp_path / 'b.xml').write_text('<a/>')
     with pytest.raises(UserError, match='b.xml: sierraecg cannot read it'):
-        inputs.read_input(str(tmp_path / 'b.xml'), None, None)
+        formats.read_input(str(tmp_path / 'b.xml'), None, None)
 
 
 # Folders.
@@ -285,14 +285,14 @@ def test_xml_of_a_cart(tmp_path, monkeypatch):
 def test_find_one(everything, tmp_path):
     (tmp_path / 'notes.doc').write_text('x')
     with pytest.raises(UserError, match='no such file'):
-        inputs.find_inputs([str(tmp_path / 'none.csv')])
+        formats.find_inputs([str(tmp_path / 'none.csv')])
     with pytest.raises(UserError, match='not an ECG file'):
-        inputs.find_inputs([str(tmp_path / 'notes.doc')])
+        formats.find_inputs([str(tmp_path / 'notes.doc')])
     for given, name, path in (('wfdb', 'wfdb', 'wfdb.hea'), ('wfdb.dat', 'wfdb', 'wfdb.hea'),
                               ('wfdb.hea', 'wfdb', 'wfdb.hea'), ('rows.CSV', 'rows', 'rows.CSV'),
                               ('physionet.hea', 'physionet', 'physionet.mat'),
                               ('physionet.mat', 'physionet', 'physionet.mat')):
-        found, _, _ = inputs.find_inputs([os.path.join(everything, given)])
+        found, _, _ = formats.find_inputs([os.path.join(everything, given)])
         assert found == {name: os.path.join(everything, path)}
 
 
@@ -307,7 +307,7 @@ def test_find_in_a_folder(everything, tmp_path):
     (tmp_path / 'own' / '._A.mat').write_bytes(b'x')
     (tmp_path / 'own' / 'sub').mkdir()
     np.save(tmp_path / 'own' / 'columns.npy', ECG)
-    found, notes, problems = inputs.find_inputs([own])
+    found, notes, problems = formats.find_inputs([own])
     assert list(found) == ['array', 'array_turned', 'empty', 'mat', 'mat_turned', 'named_order',
                            'physionet', 'physionet_order', 'rows', 'wfdb', 'wfdb_order']
     others.pop('empty.csv')  # it may be an ECG that was not copied: reading it says so
@@ -318,7 +318,7 @@ def test_find_in_a_folder(everything, tmp_path):
     for file in ('report.doc', 'labels.csv'):
         shutil.copy(os.path.join(own, file), tmp_path)
     with pytest.raises(UserError, match='no ECGs directly in it') as caught:
-        inputs.find_inputs([str(tmp_path)])
+        formats.find_inputs([str(tmp_path)])
     assert 'labels.csv' in caught.value.lines[1]
 
 
@@ -326,7 +326,7 @@ def test_several_paths_and_what_may_be_an_ecg(everything, tmp_path):
     for name in ('a.dat', 'b.edf', 'c.xlsx', 'notes.txt', 'labels.csv'):
         (tmp_path / name).write_text('name,tag\nx,1\n')
     mat = os.path.join(everything, 'mat.mat')
-    found, notes, problems = inputs.find_inputs([mat, mat, str(tmp_path), 'none.mat',
+    found, notes, problems = formats.find_inputs([mat, mat, str(tmp_path), 'none.mat',
                                                  os.path.join(everything, 'wfdb.hea')])
     assert list(found) == ['mat', 'wfdb'] and 'labels.csv, notes.txt' in notes[0]
     assert [name for name, _ in problems] == ['a', 'b', 'c', 'none']
@@ -341,7 +341,7 @@ def test_several_paths_and_what_may_be_an_ecg(everything, tmp_path):
 def test_what_another_thing_is_is_said(name, data, words, tmp_path):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(UserError, match=f'{name}: not what its name says, but {words}'):
-        inputs.read_input(str(tmp_path / name), *IN_MV)
+        formats.read_input(str(tmp_path / name), *IN_MV)
 
 
 def test_draw_inputs(everything, tmp_path):
@@ -357,7 +357,9 @@ def test_draw_inputs(everything, tmp_path):
         assert np.array_equal(pictures.read(index, 0), picture)
     assert len(notes) == 1 and 'mat_turned.mat: ecgdata is (5000, 12)' in notes[0]
     assert [name for name, _ in problems] == ['crashes', 'gone']
-    assert 'crashed the process that read it' in problems[0][1] and 'No such file' in problems[1][1]
+    # What scipy does with that file is not defined: mostly it crashes, now and then it raises.
+    assert any(words in problems[0][1] for words in ('crashed the process', 'not a readable MAT'))
+    assert 'No such file' in problems[1][1]
 
 
 @pytest.mark.parametrize('file, text, words', [
@@ -365,9 +367,9 @@ def test_draw_inputs(everything, tmp_path):
     ('a.hea', 'a 12 ' + '5' * 300_000 + '\n', '0 lines of signals')])
 def test_an_endless_word_is_refused_and_not_pondered(file, text, words, tmp_path):
     (tmp_path / file).write_text(text)
-    code = ('import sys; from utils.ecg import inputs\n'
-            'for path in inputs.find_inputs([sys.argv[1]])[0].values():\n'
-            '    inputs.read_input(path, 500, "mV")')
+    code = ('import sys; from utils.ecg import formats\n'
+            'for path in formats.find_inputs([sys.argv[1]])[0].values():\n'
+            '    formats.read_input(path, 500, "mV")')
     done = subprocess.run([sys.executable, '-c', code, str(tmp_path)], cwd=PROJECT,
                           capture_output=True, text=True, timeout=100)  # that once went by
     assert words in done.stderr, done.stderr[-500:]
