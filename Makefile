@@ -25,7 +25,7 @@ SMALL_SETTINGS := -o device=$(DEVICE) -o render.size=$(SIZE) -o model.name=$(MOD
 DEMO_SETTINGS = $(SMALL_SETTINGS) -o task=$(TASK) -o data.source=$(DEMO)/ecgs -o data.root=$(DEMO)/pictures -o output=$(DEMO) \
 	-o predict.answer=$(DEMO)/answer.csv -o train.iters=90
 
-# make real DATA=PATH: five folds on real ECGs in the competition's layout; ten minutes for 350 ECGs on two cores.
+# make real DATA=PATH: five folds on real ECGs in the competition's layout.
 REAL := output/real
 REAL_SETTINGS = $(SMALL_SETTINGS) -o task=$(TASK) -o data.source=$(DATA) -o data.root=$(REAL)/pictures -o output=$(REAL) \
 	-o predict.answer=$(REAL)/answer.csv -o train.folds=5 -o train.epochs=4 -o train.ema=0.5 -o train.eval_interval=1000000 \
