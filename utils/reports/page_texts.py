@@ -1,13 +1,9 @@
 """What the report says, in English and in Chinese."""
 
+from utils.answers.findings import FINDINGS
+
 LANGUAGES = ('en', 'zh')
-CLASSES = {  # what the competition calls them
-    'normal': '正常', 'abnormal': '异常', 'sinus bradycardia': '窦性心动过缓',
-    'sinus tachycardia': '窦性心动过速', 'sinus arrhythmia': '窦性心律不齐',
-    'atrial fibrillation': '心房颤动', 'ventricular premature beat': '室性早搏',
-    'atrial premature beat': '房性早搏', 'first-degree AV block': '一度房室阻滞',
-    'complete right bundle branch block': '完全性右束支阻滞', 'T-wave change': 'T 波改变',
-    'ST change': 'ST 段改变', 'other': '其他'}
+CLASSES = {'normal': '正常', **{english: chinese for english, chinese, _ in FINDINGS}}
 TEXTS = {
     'title': ('ECG report', '心电图分析报告'),
     'warning': ("A network's answers about ECGs, to be looked at by somebody who reads ECGs; not a "
