@@ -15,6 +15,7 @@ PATCH = 384  # pixels of the patches whose spectra are averaged
 WIDTHS = (700, 200)  # mm that a picture may be wide
 FINE = 0.7  # log by which lines every mm stand out where there are some
 TURN = 22  # degrees that the sheet may be turned by
+THICK = 11  # pixels, more than any line
 STEP = 8  # pixels between the places at which a phase is read
 VISIBLE = 1.1  # mean log of what a grid's harmonics must stand out by
 STRAIGHT = 0.05  # periods off, by which half of the places are at most on paper that is not bent
@@ -72,11 +73,10 @@ def find_grid(picture):
 
 def _lines_of(picture):
     """The grid's lines without shadows and with weak ink: float32 array (height, width)."""
-    dark = picture.min(axis=2).astype(np.float32)
-    mean = cv2.blur(dark, (61, 61))
-    lines = (dark - mean) / (mean + 20)
-    limit = np.percentile(np.abs(lines[::4, ::4]), 92)
-    return np.clip(lines, -limit, limit)
+    light = picture.min(axis=2)
+    paper = cv2.morphologyEx(light, cv2.MORPH_CLOSE, np.ones((THICK, THICK), np.uint8))
+    lines = (paper - light) / (paper + np.float32(20))
+    return np.minimum(lines, np.percentile(lines[::4, ::4], 92))
 
 
 def _find_waves(lines):
