@@ -76,7 +76,9 @@ def _lines_of(picture):
     light = picture.min(axis=2)
     paper = cv2.morphologyEx(light, cv2.MORPH_CLOSE, np.ones((THICK, THICK), np.uint8))
     lines = (paper - light) / (paper + np.float32(20))
-    return np.minimum(lines, np.percentile(lines[::4, ::4], 92))
+    limit = np.percentile(lines[::4, ::4], 92)
+    lines[lines > 2 * limit] = lines.mean()
+    return np.minimum(lines, limit)
 
 
 def _find_waves(lines):
