@@ -17,8 +17,10 @@ FINE = 0.7  # log by which lines every mm stand out where there are some
 TURN = 22  # degrees that the sheet may be turned by
 THICK = 11  # pixels, more than any line
 STEP = 8  # pixels between the places at which a phase is read
+FINER = (1.6, 1), (2.5, 1), (4, 1)  # (smoothing, periods; harmonic) in which a wave is followed
+COARSE = (1.2, 1), (1.6, 2), (2, 4)  # traces have less of what a line every 5 mm has more of
 VISIBLE = 1.1  # mean log of what a grid's harmonics must stand out by
-STRAIGHT = 0.05  # periods off, by which half of the places are at most on paper that is not bent
+STRAIGHT = 0.05  # mm off, by which half of the places are at most on paper that is not bent
 MIN_CELLS = 200  # places with a phase that is worth something
 
 
@@ -68,7 +70,7 @@ def find_grid(picture):
         return None
     places = (np.argwhere(good)[:, ::-1] * STEP + STEP / 2) * shrunk - 0.5
     on_sheet = np.stack([phase[good] for phase, _ in phases], axis=1) * millimetres
-    return _fit(on_sheet, places, millimetres)
+    return _fit(on_sheet, places)
 
 
 def _lines_of(picture):
@@ -162,8 +164,8 @@ def _follow(lines, wave):
     x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
     phase = np.float32(wave[0]) * x + np.float32(wave[1]) * y
     scale = 1 / np.hypot(*wave)
-    for smooth in (1.6, 2.5, 4) if scale < 20 else (1.2, 1.6, 2):
-        turned = 2 * np.pi * phase
+    for smooth, harmonic in COARSE if scale > 20 else FINER:
+        turned = 2 * np.pi * harmonic * phase
         wave_there = [cv2.resize(lines * part(turned), (width // STEP, height // STEP),
                                  interpolation=cv2.INTER_AREA) for part in (np.cos, np.sin)]
         sigma = max(smooth * scale / STEP, 1)
@@ -175,9 +177,9 @@ def _follow(lines, wave):
         at_cells = cv2.resize(phase, (width // STEP, height // STEP),
                               interpolation=cv2.INTER_AREA)
         left = np.angle(found * np.exp(-2j * np.pi * change)) / (2 * np.pi)
-        result = at_cells + change + left
+        result = at_cells + (change + left) / harmonic
         good &= np.abs(left) < 0.3
-        phase = phase + cv2.resize(change.astype(np.float32), (width, height))
+        phase = phase + cv2.resize(change.astype(np.float32), (width, height)) / harmonic
     return result, good
 
 
@@ -216,9 +218,8 @@ def _terms(places):
     return np.stack([x ** i * y ** j for i in range(4) for j in range(4 - i)], axis=1)
 
 
-def _fit(on_sheet, places, millimetres):
-    """The Grid that maps `on_sheet`, (n, 2) mm, to `places`, (n, 2) pixels; millimetres: of a
-    period."""
+def _fit(on_sheet, places):
+    """The Grid that maps `on_sheet`, (n, 2) mm, to `places`, (n, 2) pixels."""
     homography, inside = cv2.findHomography(on_sheet, places, cv2.RANSAC, 3.0, maxIters=500)
     if homography is None or inside.sum() < MIN_CELLS:
         return None
@@ -231,7 +232,7 @@ def _fit(on_sheet, places, millimetres):
     middle = cv2.perspectiveTransform(np.array([[centre, centre + [1, 0], centre + [0, 1]]]),
                                       homography)[0]
     px_per_mm = np.sqrt(abs(np.linalg.det(middle[1:] - middle[0])))
-    if np.median(np.hypot(*away[near].T)) < STRAIGHT * millimetres * px_per_mm:
+    if np.median(np.hypot(*away[near].T)) < STRAIGHT * px_per_mm:
         near[:] = False
     for _ in range(3 * bool(near.any())):
         terms = _terms((on_sheet[near] - centre) / reach)
