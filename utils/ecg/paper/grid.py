@@ -8,29 +8,32 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from scipy.ndimage import maximum_filter1d
+from scipy.ndimage import distance_transform_edt, map_coordinates, maximum_filter1d
 
 LARGEST = 2000  # pixels, the longer side of the picture in which it is looked for
 PATCH = 384  # pixels of the patches whose spectra are averaged
 WIDTHS = (700, 200)  # mm that a picture may be wide
 FINE = 0.7  # log by which lines every mm stand out where there are some
 TURN = 22  # degrees that the sheet may be turned by
+THICK = 11  # pixels, more than any line
 STEP = 8  # pixels between the places at which a phase is read
+FINER = (1.6, 1), (2.5, 1), (4, 1)  # (smoothing, periods; harmonic) in which a wave is followed
+COARSE = (1.2, 1), (1.6, 2), (2, 4)  # traces have less of what a line every 5 mm has more of
 VISIBLE = 1.1  # mean log of what a grid's harmonics must stand out by
-STRAIGHT = 0.05  # periods off, by which half of the places are at most on paper that is not bent
+STRAIGHT = 0.05  # mm off, by which half of the places are at most on paper that is not bent
+NEAR_MM, FARTHEST_MM = 0.3, 6  # from a plane: what says where it is, and how far paper may bend
+BEND_MM = 5
 MIN_CELLS = 200  # places with a phase that is worth something
 
 
 class Grid(NamedTuple):
-    """Where the mm are: `homography` (3, 3) from mm to pixels, then a bend, polynomials of mm.
+    """Where the mm are: `homography` (3, 3) from mm to pixels, then a bend.
 
-    bend: float array (terms, 2), pixels; centre, reach: float arrays (2,), mm, of the polynomials;
+    bend: two float arrays (rows, columns), pixels to the right and down, every BEND_MM from `low`
     low, high: float arrays (2,), mm, between which there is a grid; px_per_mm: float
     """
     homography: np.ndarray
-    bend: np.ndarray
-    centre: np.ndarray
-    reach: np.ndarray
+    bend: list
     low: np.ndarray
     high: np.ndarray
     px_per_mm: float
@@ -38,12 +41,14 @@ class Grid(NamedTuple):
     def pixels(self, places):
         """Pixels of places on the sheet; places: float array (n, 2), mm -> (n, 2), x and y."""
         straight = cv2.perspectiveTransform(places[None].astype(np.float64), self.homography)[0]
-        return straight + _terms((places - self.centre) / self.reach) @ self.bend
+        cells = ((places - self.low) / BEND_MM).T[::-1]
+        return straight + np.stack([map_coordinates(each, cells, order=1, mode='nearest')
+                                    for each in self.bend], axis=1)
 
     @property
     def rotation(self):
         """Degrees that the sheet is turned by, clockwise."""
-        left, right = self.pixels(self.centre + [[-20, 0], [20, 0]])
+        left, right = self.pixels((self.low + self.high) / 2 + [[-20, 0], [20, 0]])
         return float(np.degrees(np.arctan2(*(right - left)[::-1])))
 
 
@@ -67,16 +72,17 @@ def find_grid(picture):
         return None
     places = (np.argwhere(good)[:, ::-1] * STEP + STEP / 2) * shrunk - 0.5
     on_sheet = np.stack([phase[good] for phase, _ in phases], axis=1) * millimetres
-    return _fit(on_sheet, places, millimetres)
+    return _fit(on_sheet, places)
 
 
 def _lines_of(picture):
     """The grid's lines without shadows and with weak ink: float32 array (height, width)."""
-    dark = picture.min(axis=2).astype(np.float32)
-    mean = cv2.blur(dark, (61, 61))
-    lines = (dark - mean) / (mean + 20)
-    limit = np.percentile(np.abs(lines[::4, ::4]), 92)
-    return np.clip(lines, -limit, limit)
+    light = picture.min(axis=2)
+    paper = cv2.morphologyEx(light, cv2.MORPH_CLOSE, np.ones((THICK, THICK), np.uint8))
+    lines = (paper - light) / (paper + np.float32(20))
+    limit = np.percentile(lines[::4, ::4], 92)
+    lines[lines > 2 * limit] = lines.mean()
+    return np.minimum(lines, limit)
 
 
 def _find_waves(lines):
@@ -160,8 +166,8 @@ def _follow(lines, wave):
     x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
     phase = np.float32(wave[0]) * x + np.float32(wave[1]) * y
     scale = 1 / np.hypot(*wave)
-    for smooth in (1.6, 2.5, 4) if scale < 20 else (1.2, 1.6, 2):
-        turned = 2 * np.pi * phase
+    for smooth, harmonic in COARSE if scale > 20 else FINER:
+        turned = 2 * np.pi * harmonic * phase
         wave_there = [cv2.resize(lines * part(turned), (width // STEP, height // STEP),
                                  interpolation=cv2.INTER_AREA) for part in (np.cos, np.sin)]
         sigma = max(smooth * scale / STEP, 1)
@@ -173,9 +179,9 @@ def _follow(lines, wave):
         at_cells = cv2.resize(phase, (width // STEP, height // STEP),
                               interpolation=cv2.INTER_AREA)
         left = np.angle(found * np.exp(-2j * np.pi * change)) / (2 * np.pi)
-        result = at_cells + change + left
+        result = at_cells + (change + left) / harmonic
         good &= np.abs(left) < 0.3
-        phase = phase + cv2.resize(change.astype(np.float32), (width, height))
+        phase = phase + cv2.resize(change.astype(np.float32), (width, height)) / harmonic
     return result, good
 
 
@@ -208,32 +214,27 @@ def _bend(found, strength):
     return change + level
 
 
-def _terms(places):
-    """Polynomials of places, (n, 2) -> (n, terms)."""
-    x, y = np.clip(places, -1.2, 1.2).T
-    return np.stack([x ** i * y ** j for i in range(4) for j in range(4 - i)], axis=1)
-
-
-def _fit(on_sheet, places, millimetres):
-    """The Grid that maps `on_sheet`, (n, 2) mm, to `places`, (n, 2) pixels; millimetres: of a
-    period."""
-    homography, inside = cv2.findHomography(on_sheet, places, cv2.RANSAC, 3.0, maxIters=500)
+def _fit(on_sheet, places):
+    """The Grid that maps `on_sheet`, (n, 2) mm, to `places`, (n, 2) pixels."""
+    px_per_mm = np.sqrt(abs(np.linalg.det(
+        np.linalg.lstsq(np.c_[on_sheet, np.ones(len(on_sheet))], places, rcond=None)[0][:2])))
+    homography, inside = cv2.findHomography(on_sheet, places, cv2.RANSAC, NEAR_MM * px_per_mm,
+                                            maxIters=500)
     if homography is None or inside.sum() < MIN_CELLS:
         return None
     low, high = np.percentile(on_sheet, [0.5, 99.5], axis=0)
-    centre, reach = (low + high) / 2, (high - low) / 2 + 1
-    straight = cv2.perspectiveTransform(on_sheet[None], homography)[0]
-    away = places - straight
-    near = np.hypot(*away.T) < 12
-    bend = np.zeros((10, 2))
-    middle = cv2.perspectiveTransform(np.array([[centre, centre + [1, 0], centre + [0, 1]]]),
-                                      homography)[0]
-    px_per_mm = np.sqrt(abs(np.linalg.det(middle[1:] - middle[0])))
-    if np.median(np.hypot(*away[near].T)) < STRAIGHT * millimetres * px_per_mm:
-        near[:] = False
-    for _ in range(3 * bool(near.any())):
-        terms = _terms((on_sheet[near] - centre) / reach)
-        bend = np.linalg.lstsq(terms, away[near], rcond=None)[0]
-        left = np.hypot(*(away - _terms((on_sheet - centre) / reach) @ bend).T)
-        near = left < max(4 * np.median(left), 0.3)
-    return Grid(homography, bend, centre, reach, low, high, float(px_per_mm))
+    away = places - cv2.perspectiveTransform(on_sheet[None], homography)[0]
+    size = ((high - low) / BEND_MM).astype(int) + 2
+    cells = (on_sheet - low) / BEND_MM
+    near = (np.hypot(*away.T) < FARTHEST_MM * px_per_mm) & (cells > 0).all(axis=1) \
+        & (cells < size - 1).all(axis=1)
+    if np.median(np.hypot(*away[near].T)) < STRAIGHT * px_per_mm:
+        away[:] = 0
+    cells = tuple(np.rint(cells[near]).astype(int).T[::-1])
+    count, *sums = (np.zeros(size[::-1]) for _ in range(3))
+    for total, values in zip((count, *sums), (np.ones(near.sum()), *away[near].T)):
+        np.add.at(total, cells, values)
+    count, *sums = (cv2.GaussianBlur(each, (0, 0), 1) for each in (count, *sums))
+    nearest = distance_transform_edt(count == 0, return_distances=False, return_indices=True)
+    bend = [(each / np.maximum(count, 1e-9))[tuple(nearest)] for each in sums]
+    return Grid(homography, bend, low, high, float(px_per_mm))

@@ -6,7 +6,8 @@ MARGIN = 24  # mm around the grid that may hold a part of a trace
 LARGEST = 420, 320  # mm of a sheet
 THICK_MM = 2.2  # what is as thick in both directions is no trace
 FRAME_MM = 150  # and neither is what is straight over such a length, or half of it upright
-PAPER_MM = 6  # paper is the brightest within so many mm
+EDGE = 0.3  # of the ink's darkness: the edge of the paper is fainter
+PAPER_MM = 2.5  # what is dark over more mm in both directions is a shadow or a crease
 
 
 def lay_flat(picture, grid, px_per_mm):
@@ -52,19 +53,19 @@ def find_ink(flat, inside, px_per_mm):
     found = dark @ (weights / (weights @ ink)).astype(np.float32)
     lines = _lines(found, px_per_mm)
     found = np.clip((found - lines) / np.maximum(1 - lines, 0.2), 0, 1.2) * inside
-    return found * ~_no_trace(found > 0.5, px_per_mm)
+    return found * ~_no_trace(found, px_per_mm)
 
 
-def _no_trace(mask, px_per_mm):
-    """Where a table, a stain or the frame of the grid is: bool array (height, width)."""
-    mask = mask.astype(np.uint8)
+def _no_trace(found, px_per_mm):
+    """Where a stain, the paper's edge or the frame of the grid is: bool array (height, width)."""
     side = int(THICK_MM * px_per_mm)
-    thick = cv2.dilate(cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((side, side), np.uint8)),
+    thick = cv2.dilate(cv2.morphologyEx((found > 0.5).astype(np.uint8), cv2.MORPH_OPEN,
+                                        np.ones((side, side), np.uint8)),
                        np.ones((side, side), np.uint8))
     long = int(FRAME_MM * px_per_mm)
-    near = cv2.dilate(mask, np.ones((3, 3), np.uint8))
+    near = cv2.dilate((found > EDGE).astype(np.uint8), np.ones((3, 3), np.uint8))
     level = cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones((1, long), np.uint8))
-    margin = int((MARGIN + 3) * px_per_mm)  # further inside it may be a lead that fell off
+    margin = int((MARGIN + 10) * px_per_mm)  # further inside it may be a lead that fell off
     level[margin:-margin] = 0
     upright = cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones((long // 2, 1), np.uint8))
     return (thick | level | upright) > 0
@@ -74,8 +75,8 @@ def _darkness(flat, px_per_mm):
     """How much darker than the paper: float32 array (height, width, 3), 0 to 1."""
     small = cv2.resize(flat, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
     side = int(PAPER_MM * px_per_mm / 4) | 1
-    paper = cv2.dilate(small, np.ones((side, side), np.uint8))
-    paper = cv2.blur(paper, (2 * side + 1, 2 * side + 1))
+    paper = cv2.morphologyEx(small, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
+    paper = cv2.blur(paper, (3, 3))
     paper = cv2.resize(paper, flat.shape[1::-1]).astype(np.float32)
     return 1 - flat / np.maximum(paper, 20)
 
