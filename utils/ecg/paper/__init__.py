@@ -96,7 +96,7 @@ def read_sheet(picture, page=1):
     heights = traces.drop_edges(heights, FLAT)
     if not len(heights):
         raise NotAnECG(NO_TRACE)
-    frame = layout.find_frame(heights, FLAT)
+    frame = layout.find_frame(dark, heights, FLAT)
     placed = layout.place(heights, frame, FLAT)
     traces.refuse_tangled(heights, FLAT)
     lines = [(lead, _in_picture(heights[row], (start, end), found, origin))

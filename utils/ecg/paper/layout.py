@@ -5,6 +5,7 @@ own law says what it is: of the six limb leads any two give the others (Einthove
 """
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from utils.ecg.signals import LEADS, SAMPLES, SAMPLING_RATE, NotAnECG
@@ -20,8 +21,7 @@ SELDOM = 1.3  # times as well as the usual order Cabrera's must agree to be take
 BROKEN = 0.22  # part of the limb leads that may not follow from one another
 OTHER = 0.45  # part by which a strip may differ from its lead
 SPEEDS, GAINS = (25, 50), (5, 10, 20)  # mm/s, mm/mV
-PULSE_S = 0.2  # of 1 mV
-BEGINNING_MM = 40  # from the first ink of a row, in which a pulse is looked for
+PULSE_S, PULSE_OFF = 0.2, 0.2  # of 1 mV; log by which one may be off
 LENGTH_MM = 250  # of 10 s at 25 mm/s, of 5 s at 50 mm/s
 CAPS_MM, BESIDE_MM = 1.2, 30
 SHORTEST_S = 7  # of a sheet of 10 s
@@ -34,6 +34,7 @@ class Pulse(NamedTuple):
     """A calibration pulse of 1 mV and 0.2 s, all in mm."""
     height: float
     width: float
+    start: float
     end: float
 
 
@@ -58,27 +59,29 @@ class Placed(NamedTuple):
     broken: float
 
 
-def find_frame(heights, px_per_mm):
+def find_frame(ink, heights, px_per_mm):
     """Find scale, start and end of the traces.
 
-    heights: float array (rows, width), as traces.measure()
+    ink: float32 array (height, width), as ink.find_ink(); heights: float array (rows, width), as
+        traces.measure()
     Raises: NotAnECG
     """
     rows = [row / px_per_mm for row in heights]
     start, end = np.median([_longest(np.isfinite(row), px_per_mm) for row in rows], axis=0)
-    left = _find_pulses(rows, px_per_mm)
-    right = _find_pulses([row[::-1] for row in rows], px_per_mm)
-    pulse = left or right
+    pulse = _find_pulse(ink, len(rows), px_per_mm)
     speed, gain = SPEEDS[0], 10
     if pulse:
         gain = min(GAINS, key=lambda each: abs(np.log(each / pulse.height)))
         speed = min(SPEEDS, key=lambda each: abs(np.log(each * PULSE_S / pulse.width)))
     length = LENGTH_MM if end - start < 1.5 * LENGTH_MM else 2 * LENGTH_MM
-    if left:
-        start = left.end
-    elif right:
-        end = heights.shape[1] / px_per_mm - right.end
-    if CAPS_MM < end - start - length < BESIDE_MM:  # a rest of the pulse, or names at the left
+    if pulse and pulse.end < (start + end) / 2:
+        start = _trace_after(rows, pulse.end, px_per_mm)
+        end = start + length if end > start + length - CAPS_MM else end
+    elif pulse:
+        width = heights.shape[1] / px_per_mm
+        end = width - _trace_after([row[::-1] for row in rows], width - pulse.start, px_per_mm)
+        start = end - length if start < end - length + CAPS_MM else start
+    elif CAPS_MM < end - start - length < BESIDE_MM:  # names at the left
         start = end - length
     elif abs(end - start - length) <= CAPS_MM:  # a pen begins and ends as wide as it is
         start = (start + end - length) / 2
@@ -96,48 +99,52 @@ def _longest(there, px_per_mm, close=4):
     return starts[longest] / px_per_mm, (ends[longest] + 1) / px_per_mm
 
 
-def _find_pulses(rows, px_per_mm):
-    """What the calibration pulses at the beginnings of the rows agree on, or None; their end is
-    where the trace begins; rows: float arrays (width,), mm."""
-    found = [_find_pulse(row, px_per_mm) for row in rows]
-    found = [pulse for pulse in found if pulse]
-    if len(found) < max(1, 0.3 * len(rows)):
+def _find_pulse(ink, rows, px_per_mm):
+    """What the calibration pulses beside the rows agree on, or None: two upright strokes with a
+    straight line from tip to tip, and nothing between their feet."""
+    mask = (ink > 0.4).astype(np.uint8)
+    upright = cv2.morphologyEx(cv2.dilate(mask, np.ones((1, 3), np.uint8)), cv2.MORPH_OPEN,
+                               np.ones((int(1.2 * px_per_mm), 1), np.uint8))
+    upright = cv2.morphologyEx(upright, cv2.MORPH_CLOSE,
+                               np.ones((int(0.6 * px_per_mm), 1), np.uint8))
+    strokes = cv2.connectedComponentsWithStats(upright)[2][1:, :4] / px_per_mm
+    strokes = strokes[(strokes[:, 3] > 4) & (strokes[:, 3] < 24) & (strokes[:, 2] < 2.2)]
+    x, top, height = strokes[:, 0] + strokes[:, 2] / 2, strokes[:, 1], strokes[:, 3]
+    found = []
+    for one, other in np.argwhere((np.abs(top[:, None] - top) < 0.8)
+                                  & (np.abs(height[:, None] - height) < 1.2)
+                                  & (x > x[:, None] + 3.9) & (x < x[:, None] + 12)):
+        pulse = Pulse((height[one] + height[other]) / 2, x[other] - x[one], x[one], x[other])
+        if max(_off(pulse.height, GAINS), _off(pulse.width / PULSE_S, SPEEDS)) < PULSE_OFF:
+            y = (top[one] + top[other]) / 2
+            lid, inside, floor = (
+                mask[int((y + low) * px_per_mm):int((y + high) * px_per_mm),
+                     int((x[one] + 0.6) * px_per_mm):int((x[other] - 0.6) * px_per_mm)]
+                for low, high in ((-0.5, 1), (1.3, pulse.height - 0.8),
+                                  (pulse.height - 0.9, pulse.height + 0.5)))
+            if lid.any(axis=0).mean() > 0.85 and inside.mean() < 0.12 \
+                    and floor.any(axis=0).mean() < 0.5:
+                found.append(pulse)
+    if not found:
         return None
-    middle = Pulse(*np.median(found, axis=0))
-    gaps = [_gap_after(row, middle.end, px_per_mm) for row in rows]
+    each = np.array(found)
+    alike = (np.abs(each[:, None] - each) < [1, 0.8, 1, 1]).all(axis=2)
+    most = alike.sum(axis=1).argmax()
+    enough = alike[most].sum() > 1 or rows < 5 and len(found) == 1
+    return Pulse(*np.median(each[alike[most]], axis=0)) if enough else None
+
+
+def _off(value, those):
+    """The log by which a value is off the nearest of `those`."""
+    return min(abs(np.log(value / each)) for each in those)
+
+
+def _trace_after(rows, edge, px_per_mm):
+    """Where the traces begin after a pulse whose last stroke is at `edge`, mm: after a gap, if most
+    have one; rows: float arrays (width,)."""
+    gaps = [_gap_after(row, edge, px_per_mm) for row in rows]
     gaps = [gap for gap in gaps if gap]
-    return middle._replace(end=np.median(gaps)) if len(gaps) > len(rows) / 2 else middle
-
-
-def _find_pulse(row, px_per_mm):
-    """The calibration pulse at the beginning of a row, or None; row: float array (width,), mm."""
-    first = int(_longest(np.isfinite(row), px_per_mm)[0] * px_per_mm)
-    part = row[first:first + int(BEGINNING_MM * px_per_mm)]
-    columns = np.flatnonzero(np.isfinite(part))
-    if len(columns) < 8 * px_per_mm:
-        return None
-    part = np.interp(np.arange(len(part)), columns, part[columns])
-    step = int(0.8 * px_per_mm)
-    change = part[step:] - part[:-step]
-    for up in _peaks(-change, 3.5):
-        for down in _peaks(change, 3.5):
-            width = (down - up) / px_per_mm
-            if not 0.75 * PULSE_S * SPEEDS[0] < width < 1.25 * PULSE_S * SPEEDS[1]:
-                continue
-            top = part[up + step + 1:down]
-            height = (change[down] - change[up]) / 2
-            if len(top) and np.ptp(top) < 0.8 and abs(change[down] + change[up]) < 0.25 * height \
-                    and min(abs(np.log(height / each)) for each in GAINS) < 0.2:
-                return Pulse(height, width, (first + down + step / 2) / px_per_mm)
-    return None
-
-
-def _peaks(values, least):
-    """The middles of where values are above `least`."""
-    edges = np.flatnonzero(np.diff(np.r_[0, values > least, 0]))
-    parts = [(start, values[start:end]) for start, end in zip(edges[::2], edges[1::2])]
-    return [start + int(np.median(np.flatnonzero(part >= part.max() - 0.3)))
-            for start, part in parts]
+    return np.median(gaps) if len(gaps) > len(rows) / 2 else edge
 
 
 def _gap_after(row, edge, px_per_mm):
