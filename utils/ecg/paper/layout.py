@@ -74,17 +74,19 @@ def find_frame(ink, heights, px_per_mm):
         gain = min(GAINS, key=lambda each: abs(np.log(each / pulse.height)))
         speed = min(SPEEDS, key=lambda each: abs(np.log(each * PULSE_S / pulse.width)))
     length = LENGTH_MM if end - start < 1.5 * LENGTH_MM else 2 * LENGTH_MM
-    if pulse and pulse.end < (start + end) / 2:
+    left = pulse and pulse.end < (start + end) / 2
+    if left:
         start = _trace_after(rows, pulse.end, px_per_mm)
-        end = start + length if end > start + length - CAPS_MM else end
     elif pulse:
         width = heights.shape[1] / px_per_mm
         end = width - _trace_after([row[::-1] for row in rows], width - pulse.start, px_per_mm)
-        start = end - length if start < end - length + CAPS_MM else start
-    elif CAPS_MM < end - start - length < BESIDE_MM:  # names at the left
+    over = end - start - length
+    if abs(over) <= CAPS_MM:  # a pen begins and ends as wide as it is
+        start, end = start + over / 2, end - over / 2
+    elif left and over > 0:
+        end = start + length
+    elif 0 < over < BESIDE_MM:  # names at the left
         start = end - length
-    elif abs(end - start - length) <= CAPS_MM:  # a pen begins and ends as wide as it is
-        start = (start + end - length) / 2
     return Frame(float(start), float(end), speed, gain, bool(pulse))
 
 
