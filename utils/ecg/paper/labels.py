@@ -11,13 +11,17 @@ from PIL import Image, ImageDraw, ImageFont
 FACES = ('DejaVuSans', 'DejaVuSans-Bold', 'DejaVuSansMono', 'DejaVuSerif', 'STIXGeneral',
          'STIXGeneralBol', 'cmr10', 'cmss10', 'cmtt10')
 HERSHEY = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_COMPLEX)
-# What is no name of a lead here is read, too, so that it is not taken for one.
-WORDS = ('II', 'III', 'aVR', 'aVL', 'aVF', '-aVR', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6', 'AVR', 'AVL',
-         'AVF', '-AVR', 'V7', 'V8', 'V9', 'V3R', 'V4R', 'V5R', 'V6R', 'mm', 'mV', 'Hz', 'ms', '10', '25')
+TWELVE = ('aVR', 'aVL', 'aVF', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6')  # I is any upright stroke
+OTHERS = ('V7', 'V8', 'V9', 'V3R', 'V4R', 'V5R', 'V6R')
+# What is none of these is read, too, so that it is not taken for one.
+WORDS = TWELVE + OTHERS + ('AVR', 'AVL', 'AVF', '-aVR', '-AVR', 'II', 'III', 'mm', 'mV', 'Hz', 'ms')
+LEADS_OF = {word: {each.upper(): each for each in TWELVE + OTHERS}.get(word.upper().lstrip('-'))
+            for word in WORDS}
 SHAPE = (24, 40)  # pixels that each word is stretched to
 LOWEST, HIGHEST, WIDEST = 1.4, 5.5, 14  # mm of a word
 INK, FAINT = 0.45, 0.3  # of the ink's darkness, where a letter's edge is
 TRACE_MM = 0.6  # width of what is taken out along a trace
+BEFORE_MM, FIRST_MM, AFTER_MM = 6, 28, 15  # how far from where its lead begins a name is
 SAME_MM = 3  # two words are not as near
 GAP_MM = 0.9  # between letters of a word
 # Correlation with a template, with one that a trace cut, and by how much better than with others.
@@ -25,8 +29,8 @@ ALIKE, CUT, BETTER = 0.72, 0.82, 0.05
 
 
 class Name(NamedTuple):
-    """A lead's name at its place on the flat sheet, mm: left edge and middle."""
-    name: str
+    """The name of a lead, of TWELVE or OTHERS, its left edge and middle on the flat sheet, mm."""
+    lead: str
     x: float
     y: float
     alike: float
@@ -47,13 +51,38 @@ def read_names(ink, heights, px_per_mm):
             alike = np.where(np.abs(np.log(aspects * height / width)) < 0.3, templates @ word, 0)
             best = alike.argmax()
             if alike[best] > max(least, alike[names != names[best]].max() + BETTER):
-                found.append(Name(names[best], x / px_per_mm, (y + height / 2) / px_per_mm,
-                                  alike[best]))
+                found.append(Name(LEADS_OF[names[best]], x / px_per_mm,
+                                  (y + height / 2) / px_per_mm, alike[best]))
     result = []
     for name in sorted(found, key=lambda each: -each.alike):
         if all(np.hypot(name.x - other.x, name.y - other.y) > SAME_MM for other in result):
             result.append(name)
-    return result
+    return [name for name in result if name.lead]
+
+
+def match(names, places, spacing):
+    """Which names are printed beside which stretches.
+
+    names: list of Name; places: list of (lead, x, y), where each stretch of a lead begins, mm, a
+        rhythm strip's lead being ''; spacing: float, mm between the rows
+    Returns: list of (name's lead, index of the place), whichever way of placing names, above,
+        below or beside, agrees best with the leads
+    """
+    leads = np.array([lead.lstrip('-') for lead, _, _ in places])
+    x, y = np.array([place[1:] for place in places]).T
+    best = ()
+    for offset in sorted(np.linspace(-0.7, 0.7, 29) * spacing, key=abs):
+        found = []
+        for name in names:
+            away = np.abs(name.y - y - offset) / spacing
+            before = np.where(x > x.min(), BEFORE_MM, FIRST_MM)  # beside only at the left
+            away[(name.x < x - before) | (name.x > x + AFTER_MM)] = 1
+            if away.min() < 0.3:
+                found.append((name.lead, int(away.argmin())))
+        score = sum(leads[place] == lead for lead, place in found), len(found)
+        if not best or score > best[0]:
+            best = score, found
+    return best[1]
 
 
 def _without(ink, heights, px_per_mm):
@@ -89,7 +118,7 @@ def _standard(word):
     return word / max(np.linalg.norm(word), 1e-6)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _templates():
     """Each word in each face: (float array (templates, pixels), their names, width by height)."""
     folder = os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf')

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from utils.ecg.paper import labels
 from utils.ecg.signals import LEADS, SAMPLES, SAMPLING_RATE, NotAnECG
 
 CABRERA = ('aVL', 'I', '-aVR', 'II', 'aVF', 'III', *LEADS[6:])
@@ -24,7 +25,8 @@ SPEEDS, GAINS = (25, 50), (5, 10, 20)  # mm/s, mm/mV
 PULSE_S, PULSE_OFF = 0.2, 0.2  # of 1 mV; log by which one may be off
 LENGTH_MM = 250  # of 10 s at 25 mm/s, of 5 s at 50 mm/s
 CAPS_MM, BESIDE_MM = 1.2, 30
-SHORTEST_S = 7  # of a sheet of 10 s
+SHORTEST = 0.9  # of the whole length that must be there
+FEW = 3  # names, below which they say nothing
 EDGE_MM = 0.4  # at the ends of a stretch that may be a separator's ink
 LEAST_S = 1  # of a lead
 HOLE_MM = 2.5  # a hole in a trace that is wider is one in the signal, too
@@ -39,12 +41,15 @@ class Pulse(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """Where the traces are, in mm of the flat sheet, and their scale."""
+    """Where the traces begin and, if nothing is cut off, end, in mm of the flat sheet, and their
+    scale; pulse: whether one says so; seen: mm of them that are there; sure: of start and end."""
     start: float
     end: float
     mm_per_s: float
     mm_per_mv: float
     pulse: bool
+    seen: float
+    sure: bool
 
 
 class Placed(NamedTuple):
@@ -52,11 +57,13 @@ class Placed(NamedTuple):
 
     values: float64 array (12, 5000), mV, NaN where a lead is not shown; name: str, of the layout
     stretches: list of (lead, row, start, end), mm of the flat sheet; broken: float, of the laws
+    known: str, what says which lead is which
     """
     values: np.ndarray
     name: str
     stretches: list
     broken: float
+    known: str = ''
 
 
 def find_frame(ink, heights, px_per_mm):
@@ -81,13 +88,13 @@ def find_frame(ink, heights, px_per_mm):
         width = heights.shape[1] / px_per_mm
         end = width - _trace_after([row[::-1] for row in rows], width - pulse.start, px_per_mm)
     over = end - start - length
+    sure = abs(over) <= CAPS_MM or bool(pulse) and over > -CAPS_MM
     if abs(over) <= CAPS_MM:  # a pen begins and ends as wide as it is
-        start, end = start + over / 2, end - over / 2
-    elif left and over > 0:
-        end = start + length
-    elif 0 < over < BESIDE_MM:  # names at the left
+        start += over / 2
+    elif not left and (pulse or over > 0):  # names at the left
         start = end - length
-    return Frame(float(start), float(end), speed, gain, bool(pulse))
+    return Frame(float(start), float(start + length), speed, gain, bool(pulse),
+                 float(min(length, length + over)), sure)
 
 
 def _longest(there, px_per_mm, close=4):
@@ -159,42 +166,105 @@ def _gap_after(row, edge, px_per_mm):
     return (first + wide[-1]) / px_per_mm if wide else None
 
 
-def place(heights, frame, px_per_mm):
+def place(heights, frame, names, px_per_mm):
     """Find the layout.
 
-    heights: float array (rows, width), y in pixels; frame: Frame
-    Returns: Placed, what agrees best with the laws
+    heights: float array (rows, width), y in pixels; frame: Frame; names: list of labels.Name
+    Returns: Placed, what agrees best with the laws and with the names
     Raises: NotAnECG
     """
-    rows = len(heights)
-    seconds = (frame.end - frame.start) / frame.mm_per_s
+    rows, length = len(heights), frame.end - frame.start
     if rows not in LAYOUTS:
         raise NotAnECG(f'a sheet with {rows} rows of traces, expected 3 x 4, 6 x 2 or 12 x 1 '
                        'leads, with or without rhythm strips; is it no ECG, cut, or are there two?')
-    if frame.mm_per_s == SPEEDS[0] and seconds < SHORTEST_S:
-        raise NotAnECG(f'traces of {seconds:.1f} s, expected some 10 s; is the sheet cut off?')
+    if frame.seen < SHORTEST * length:
+        raise NotAnECG(f'traces of {frame.seen:.0f} mm, expected {length:.0f}; is the sheet cut '
+                       'off?')
     tried = []
     for lead_rows, columns in LAYOUTS[rows]:
         for cabrera in (False, True):
-            names = CABRERA if cabrera else LEADS
-            cells = _cells(heights, frame, (lead_rows, columns), names, px_per_mm)
+            order = CABRERA if cabrera else LEADS
+            cells = _cells(heights, frame, (lead_rows, columns), order, px_per_mm)
             name = f'{lead_rows} x {columns}' + ' Cabrera' * cabrera
-            seldom = SELDOM if cabrera else 1
-            tried.append((seldom * _broken(cells, lead_rows), name, cells, lead_rows))
-    broken, name, cells, lead_rows = min(tried, key=lambda each: each[0])
-    if broken > BROKEN:
+            broken = (SELDOM if cabrera else 1) * _broken(cells, lead_rows)
+            read = _names_of(cells, names, heights, frame, px_per_mm)
+            tried.append((broken > BROKEN, _contradict(cells, read), broken, name, cells, lead_rows,
+                          read))
+    refused, contradicted, broken, name, cells, lead_rows, read = min(
+        tried, key=lambda each: each[:3])
+    if refused:
         raise NotAnECG(f'a sheet whose limb leads do not follow from one another, best as {name} '
                        f'({broken:.0%} of them do not): the leads are in an order that is not '
                        'known here, or the traces cannot be followed')
-    return _assemble(heights, frame, (name, cells, lead_rows), px_per_mm, broken)
+    if contradicted:
+        cells = _as_named(cells, read)
+        name += ' with ' + ', '.join(cell[0] for cell in cells if cell[0] in LEADS[6:])
+    right = [index for lead, index in read if lead == cells[index][0].lstrip('-')]
+    if not frame.sure and lead_rows < 12:
+        _check_columns(cells, right, names, length)
+    placed = _assemble(heights, frame, (name, cells, lead_rows), px_per_mm, broken)
+    known = f'{len(right)} names of leads read, which agree' if len(right) >= FEW else \
+        'the names of the leads could not be read: their usual order is taken for granted'
+    return placed._replace(known=known)
+
+
+def _names_of(cells, names, heights, frame, px_per_mm):
+    """The names beside the cells: list of (lead, index of its cell)."""
+    middles = [np.nanmedian(row) / px_per_mm for row in heights]
+    places = []
+    for lead, row, start, end, _, _ in cells:
+        part = heights[row][max(int(start * px_per_mm), 0):int(end * px_per_mm)] / px_per_mm
+        places.append((lead, start, np.nanmedian(part) if np.isfinite(part).any() else
+                       middles[row]))
+    strips = range(max(cell[1] for cell in cells) + 1, len(heights))
+    places += [('', frame.start, middles[row]) for row in strips]
+    read = labels.match(names, places, np.median(np.diff(middles)))
+    return [(lead, index) for lead, index in read if index < len(cells)]
+
+
+def _contradict(cells, read):
+    """Whether names that were read are clearly those of other leads."""
+    wrong = sum(lead != cells[index][0].lstrip('-') for lead, index in read)
+    return wrong >= 2 and wrong > 0.3 * len(read)
+
+
+def _as_named(cells, read):
+    """The cells with the chest leads in the order of the names.
+
+    Raises: NotAnECG where the names do not say so for at least five of them
+    """
+    wrong = ', '.join(f'{lead} where {cells[index][0]} is expected' for lead, index in read
+                      if lead != cells[index][0].lstrip('-'))
+    chest = [index for index, cell in enumerate(cells) if cell[0] in LEADS[6:]]
+    named = {index: lead for lead, index in read}
+    left = [lead for lead in LEADS[6:] if lead not in named.values()]
+    for index in chest:
+        named.setdefault(index, left[0] if len(left) == 1 else '')
+    limbs = [named[index] == cells[index][0].lstrip('-') for index in named if index not in chest]
+    if not all(limbs) or sorted(named[index] for index in chest) != list(LEADS[6:]):
+        raise NotAnECG(f'a sheet whose names of leads contradict the order of its traces: {wrong}')
+    return [(named[index], *cell[1:]) if index in chest else cell
+            for index, cell in enumerate(cells)]
+
+
+def _check_columns(cells, right, names, length):
+    """Refuse columns of which neither a pulse nor their length nor names say where they begin."""
+    away = []
+    for index in right:
+        lead, start = cells[index][0].lstrip('-'), cells[index][2]
+        away += [name.x - start for name in names if name.lead == lead
+                 and labels.BEFORE_MM > start - name.x > -labels.AFTER_MM]
+    begins = {cells[index][2] for index in right}
+    if len(begins) < 2 or len(away) < FEW or not -2.5 < np.median(away) < 3.5 \
+            or np.ptp(np.percentile(away, [20, 80])) > 2:
+        raise NotAnECG(f'traces that are not {length:.0f} mm long, without a calibration pulse or '
+                       'names of leads that say where each begins; is the sheet cut off?')
 
 
 def _cells(heights, frame, shape, names, px_per_mm):
     """The stretches of the leads: list of (name, row, start, end, first sample, values in mV)."""
     lead_rows, columns = shape
     length = frame.end - frame.start
-    whole = min((LENGTH_MM, 2 * LENGTH_MM), key=lambda each: abs(each - length))
-    length = whole if abs(length - whole) < 4 else length
     cells = []
     for column in range(columns):
         start = frame.start + column * length / columns
