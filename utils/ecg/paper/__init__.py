@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.ecg.paper import grid, ink, layout, pages, traces
+from utils.ecg.paper import grid, ink, labels, layout, pages, traces
 from utils.ecg.paper.pages import EXTENSIONS
 from utils.ecg.signals import LEADS, SAMPLING_RATE, NotAnECG, Raw
 
@@ -96,8 +96,9 @@ def read_sheet(picture, page=1):
     heights = traces.drop_edges(heights, FLAT)
     if not len(heights):
         raise NotAnECG(NO_TRACE)
-    frame = layout.find_frame(heights, FLAT)
-    placed = layout.place(heights, frame, FLAT)
+    frame = layout.find_frame(dark, heights, FLAT)
+    names = labels.read_names(dark, heights, FLAT)
+    placed = layout.place(heights, frame, names, FLAT)
     traces.refuse_tangled(heights, FLAT)
     lines = [(lead, _in_picture(heights[row], (start, end), found, origin))
              for lead, row, start, end in placed.stretches]
@@ -122,4 +123,5 @@ def _describe(placed, frame, found):
     scale = '' if frame.pulse else ' (no calibration pulse found: taken for granted)'
     return (f'read from a picture of a sheet: {placed.name} leads, {frame.mm_per_s:g} mm/s, '
             f'{frame.mm_per_mv:g} mm/mV{scale}, {found.px_per_mm:.1f} pixels a mm, turned by '
-            f'{found.rotation:.1f} degrees; shown of each lead: {shown}')
+            f'{found.rotation:.1f} degrees; shown of each lead: {shown}; '
+            f'{placed.known}')

@@ -5,8 +5,10 @@ own law says what it is: of the six limb leads any two give the others (Einthove
 """
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
+from utils.ecg.paper import labels
 from utils.ecg.signals import LEADS, SAMPLES, SAMPLING_RATE, NotAnECG
 
 CABRERA = ('aVL', 'I', '-aVR', 'II', 'aVF', 'III', *LEADS[6:])
@@ -20,11 +22,11 @@ SELDOM = 1.3  # times as well as the usual order Cabrera's must agree to be take
 BROKEN = 0.22  # part of the limb leads that may not follow from one another
 OTHER = 0.45  # part by which a strip may differ from its lead
 SPEEDS, GAINS = (25, 50), (5, 10, 20)  # mm/s, mm/mV
-PULSE_S = 0.2  # of 1 mV
-BEGINNING_MM = 40  # from the first ink of a row, in which a pulse is looked for
+PULSE_S, PULSE_OFF = 0.2, 0.2  # of 1 mV; log by which one may be off
 LENGTH_MM = 250  # of 10 s at 25 mm/s, of 5 s at 50 mm/s
 CAPS_MM, BESIDE_MM = 1.2, 30
-SHORTEST_S = 7  # of a sheet of 10 s
+SHORTEST = 0.9  # of the whole length that must be there
+FEW = 3  # names, below which they say nothing
 EDGE_MM = 0.4  # at the ends of a stretch that may be a separator's ink
 LEAST_S = 1  # of a lead
 HOLE_MM = 2.5  # a hole in a trace that is wider is one in the signal, too
@@ -34,16 +36,20 @@ class Pulse(NamedTuple):
     """A calibration pulse of 1 mV and 0.2 s, all in mm."""
     height: float
     width: float
+    start: float
     end: float
 
 
 class Frame(NamedTuple):
-    """Where the traces are, in mm of the flat sheet, and their scale."""
+    """Where the traces begin and, if nothing is cut off, end, in mm of the flat sheet, and their
+    scale; pulse: whether one says so; seen: mm of them that are there; sure: of start and end."""
     start: float
     end: float
     mm_per_s: float
     mm_per_mv: float
     pulse: bool
+    seen: float
+    sure: bool
 
 
 class Placed(NamedTuple):
@@ -51,38 +57,44 @@ class Placed(NamedTuple):
 
     values: float64 array (12, 5000), mV, NaN where a lead is not shown; name: str, of the layout
     stretches: list of (lead, row, start, end), mm of the flat sheet; broken: float, of the laws
+    known: str, what says which lead is which
     """
     values: np.ndarray
     name: str
     stretches: list
     broken: float
+    known: str = ''
 
 
-def find_frame(heights, px_per_mm):
+def find_frame(ink, heights, px_per_mm):
     """Find scale, start and end of the traces.
 
-    heights: float array (rows, width), as traces.measure()
+    ink: float32 array (height, width), as ink.find_ink(); heights: float array (rows, width), as
+        traces.measure()
     Raises: NotAnECG
     """
     rows = [row / px_per_mm for row in heights]
     start, end = np.median([_longest(np.isfinite(row), px_per_mm) for row in rows], axis=0)
-    left = _find_pulses(rows, px_per_mm)
-    right = _find_pulses([row[::-1] for row in rows], px_per_mm)
-    pulse = left or right
+    pulse = _find_pulse(ink, len(rows), px_per_mm)
     speed, gain = SPEEDS[0], 10
     if pulse:
         gain = min(GAINS, key=lambda each: abs(np.log(each / pulse.height)))
         speed = min(SPEEDS, key=lambda each: abs(np.log(each * PULSE_S / pulse.width)))
     length = LENGTH_MM if end - start < 1.5 * LENGTH_MM else 2 * LENGTH_MM
+    left = pulse and pulse.end < (start + end) / 2
     if left:
-        start = left.end
-    elif right:
-        end = heights.shape[1] / px_per_mm - right.end
-    if CAPS_MM < end - start - length < BESIDE_MM:  # a rest of the pulse, or names at the left
+        start = _trace_after(rows, pulse.end, px_per_mm)
+    elif pulse:
+        width = heights.shape[1] / px_per_mm
+        end = width - _trace_after([row[::-1] for row in rows], width - pulse.start, px_per_mm)
+    over = end - start - length
+    sure = abs(over) <= CAPS_MM or bool(pulse) and over > -CAPS_MM
+    if abs(over) <= CAPS_MM:  # a pen begins and ends as wide as it is
+        start += over / 2
+    elif not left and (pulse or over > 0):  # names at the left
         start = end - length
-    elif abs(end - start - length) <= CAPS_MM:  # a pen begins and ends as wide as it is
-        start = (start + end - length) / 2
-    return Frame(float(start), float(end), speed, gain, bool(pulse))
+    return Frame(float(start), float(start + length), speed, gain, bool(pulse),
+                 float(min(length, length + over)), sure)
 
 
 def _longest(there, px_per_mm, close=4):
@@ -96,48 +108,52 @@ def _longest(there, px_per_mm, close=4):
     return starts[longest] / px_per_mm, (ends[longest] + 1) / px_per_mm
 
 
-def _find_pulses(rows, px_per_mm):
-    """What the calibration pulses at the beginnings of the rows agree on, or None; their end is
-    where the trace begins; rows: float arrays (width,), mm."""
-    found = [_find_pulse(row, px_per_mm) for row in rows]
-    found = [pulse for pulse in found if pulse]
-    if len(found) < max(1, 0.3 * len(rows)):
+def _find_pulse(ink, rows, px_per_mm):
+    """What the calibration pulses beside the rows agree on, or None: two upright strokes with a
+    straight line from tip to tip, and nothing between their feet."""
+    mask = (ink > 0.4).astype(np.uint8)
+    upright = cv2.morphologyEx(cv2.dilate(mask, np.ones((1, 3), np.uint8)), cv2.MORPH_OPEN,
+                               np.ones((int(1.2 * px_per_mm), 1), np.uint8))
+    upright = cv2.morphologyEx(upright, cv2.MORPH_CLOSE,
+                               np.ones((int(0.6 * px_per_mm), 1), np.uint8))
+    strokes = cv2.connectedComponentsWithStats(upright)[2][1:, :4] / px_per_mm
+    strokes = strokes[(strokes[:, 3] > 4) & (strokes[:, 3] < 24) & (strokes[:, 2] < 2.2)]
+    x, top, height = strokes[:, 0] + strokes[:, 2] / 2, strokes[:, 1], strokes[:, 3]
+    found = []
+    for one, other in np.argwhere((np.abs(top[:, None] - top) < 0.8)
+                                  & (np.abs(height[:, None] - height) < 1.2)
+                                  & (x > x[:, None] + 3.9) & (x < x[:, None] + 12)):
+        pulse = Pulse((height[one] + height[other]) / 2, x[other] - x[one], x[one], x[other])
+        if max(_off(pulse.height, GAINS), _off(pulse.width / PULSE_S, SPEEDS)) < PULSE_OFF:
+            y = (top[one] + top[other]) / 2
+            lid, inside, floor = (
+                mask[int((y + low) * px_per_mm):int((y + high) * px_per_mm),
+                     int((x[one] + 0.6) * px_per_mm):int((x[other] - 0.6) * px_per_mm)]
+                for low, high in ((-0.5, 1), (1.3, pulse.height - 0.8),
+                                  (pulse.height - 0.9, pulse.height + 0.5)))
+            if lid.any(axis=0).mean() > 0.85 and inside.mean() < 0.12 \
+                    and floor.any(axis=0).mean() < 0.5:
+                found.append(pulse)
+    if not found:
         return None
-    middle = Pulse(*np.median(found, axis=0))
-    gaps = [_gap_after(row, middle.end, px_per_mm) for row in rows]
+    each = np.array(found)
+    alike = (np.abs(each[:, None] - each) < [1, 0.8, 1, 1]).all(axis=2)
+    most = alike.sum(axis=1).argmax()
+    enough = alike[most].sum() > 1 or rows < 5 and len(found) == 1
+    return Pulse(*np.median(each[alike[most]], axis=0)) if enough else None
+
+
+def _off(value, those):
+    """The log by which a value is off the nearest of `those`."""
+    return min(abs(np.log(value / each)) for each in those)
+
+
+def _trace_after(rows, edge, px_per_mm):
+    """Where the traces begin after a pulse whose last stroke is at `edge`, mm: after a gap, if most
+    have one; rows: float arrays (width,)."""
+    gaps = [_gap_after(row, edge, px_per_mm) for row in rows]
     gaps = [gap for gap in gaps if gap]
-    return middle._replace(end=np.median(gaps)) if len(gaps) > len(rows) / 2 else middle
-
-
-def _find_pulse(row, px_per_mm):
-    """The calibration pulse at the beginning of a row, or None; row: float array (width,), mm."""
-    first = int(_longest(np.isfinite(row), px_per_mm)[0] * px_per_mm)
-    part = row[first:first + int(BEGINNING_MM * px_per_mm)]
-    columns = np.flatnonzero(np.isfinite(part))
-    if len(columns) < 8 * px_per_mm:
-        return None
-    part = np.interp(np.arange(len(part)), columns, part[columns])
-    step = int(0.8 * px_per_mm)
-    change = part[step:] - part[:-step]
-    for up in _peaks(-change, 3.5):
-        for down in _peaks(change, 3.5):
-            width = (down - up) / px_per_mm
-            if not 0.75 * PULSE_S * SPEEDS[0] < width < 1.25 * PULSE_S * SPEEDS[1]:
-                continue
-            top = part[up + step + 1:down]
-            height = (change[down] - change[up]) / 2
-            if len(top) and np.ptp(top) < 0.8 and abs(change[down] + change[up]) < 0.25 * height \
-                    and min(abs(np.log(height / each)) for each in GAINS) < 0.2:
-                return Pulse(height, width, (first + down + step / 2) / px_per_mm)
-    return None
-
-
-def _peaks(values, least):
-    """The middles of where values are above `least`."""
-    edges = np.flatnonzero(np.diff(np.r_[0, values > least, 0]))
-    parts = [(start, values[start:end]) for start, end in zip(edges[::2], edges[1::2])]
-    return [start + int(np.median(np.flatnonzero(part >= part.max() - 0.3)))
-            for start, part in parts]
+    return np.median(gaps) if len(gaps) > len(rows) / 2 else edge
 
 
 def _gap_after(row, edge, px_per_mm):
@@ -150,42 +166,105 @@ def _gap_after(row, edge, px_per_mm):
     return (first + wide[-1]) / px_per_mm if wide else None
 
 
-def place(heights, frame, px_per_mm):
+def place(heights, frame, names, px_per_mm):
     """Find the layout.
 
-    heights: float array (rows, width), y in pixels; frame: Frame
-    Returns: Placed, what agrees best with the laws
+    heights: float array (rows, width), y in pixels; frame: Frame; names: list of labels.Name
+    Returns: Placed, what agrees best with the laws and with the names
     Raises: NotAnECG
     """
-    rows = len(heights)
-    seconds = (frame.end - frame.start) / frame.mm_per_s
+    rows, length = len(heights), frame.end - frame.start
     if rows not in LAYOUTS:
         raise NotAnECG(f'a sheet with {rows} rows of traces, expected 3 x 4, 6 x 2 or 12 x 1 '
                        'leads, with or without rhythm strips; is it no ECG, cut, or are there two?')
-    if frame.mm_per_s == SPEEDS[0] and seconds < SHORTEST_S:
-        raise NotAnECG(f'traces of {seconds:.1f} s, expected some 10 s; is the sheet cut off?')
+    if frame.seen < SHORTEST * length:
+        raise NotAnECG(f'traces of {frame.seen:.0f} mm, expected {length:.0f}; is the sheet cut '
+                       'off?')
     tried = []
     for lead_rows, columns in LAYOUTS[rows]:
         for cabrera in (False, True):
-            names = CABRERA if cabrera else LEADS
-            cells = _cells(heights, frame, (lead_rows, columns), names, px_per_mm)
+            order = CABRERA if cabrera else LEADS
+            cells = _cells(heights, frame, (lead_rows, columns), order, px_per_mm)
             name = f'{lead_rows} x {columns}' + ' Cabrera' * cabrera
-            seldom = SELDOM if cabrera else 1
-            tried.append((seldom * _broken(cells, lead_rows), name, cells, lead_rows))
-    broken, name, cells, lead_rows = min(tried, key=lambda each: each[0])
-    if broken > BROKEN:
+            broken = (SELDOM if cabrera else 1) * _broken(cells, lead_rows)
+            read = _names_of(cells, names, heights, frame, px_per_mm)
+            tried.append((broken > BROKEN, _contradict(cells, read), broken, name, cells, lead_rows,
+                          read))
+    refused, contradicted, broken, name, cells, lead_rows, read = min(
+        tried, key=lambda each: each[:3])
+    if refused:
         raise NotAnECG(f'a sheet whose limb leads do not follow from one another, best as {name} '
                        f'({broken:.0%} of them do not): the leads are in an order that is not '
                        'known here, or the traces cannot be followed')
-    return _assemble(heights, frame, (name, cells, lead_rows), px_per_mm, broken)
+    if contradicted:
+        cells = _as_named(cells, read)
+        name += ' with ' + ', '.join(cell[0] for cell in cells if cell[0] in LEADS[6:])
+    right = [index for lead, index in read if lead == cells[index][0].lstrip('-')]
+    if not frame.sure and lead_rows < 12:
+        _check_columns(cells, right, names, length)
+    placed = _assemble(heights, frame, (name, cells, lead_rows), px_per_mm, broken)
+    known = f'{len(right)} names of leads read, which agree' if len(right) >= FEW else \
+        'the names of the leads could not be read: their usual order is taken for granted'
+    return placed._replace(known=known)
+
+
+def _names_of(cells, names, heights, frame, px_per_mm):
+    """The names beside the cells: list of (lead, index of its cell)."""
+    middles = [np.nanmedian(row) / px_per_mm for row in heights]
+    places = []
+    for lead, row, start, end, _, _ in cells:
+        part = heights[row][max(int(start * px_per_mm), 0):int(end * px_per_mm)] / px_per_mm
+        places.append((lead, start, np.nanmedian(part) if np.isfinite(part).any() else
+                       middles[row]))
+    strips = range(max(cell[1] for cell in cells) + 1, len(heights))
+    places += [('', frame.start, middles[row]) for row in strips]
+    read = labels.match(names, places, np.median(np.diff(middles)))
+    return [(lead, index) for lead, index in read if index < len(cells)]
+
+
+def _contradict(cells, read):
+    """Whether names that were read are clearly those of other leads."""
+    wrong = sum(lead != cells[index][0].lstrip('-') for lead, index in read)
+    return wrong >= 2 and wrong > 0.3 * len(read)
+
+
+def _as_named(cells, read):
+    """The cells with the chest leads in the order of the names.
+
+    Raises: NotAnECG where the names do not say so for at least five of them
+    """
+    wrong = ', '.join(f'{lead} where {cells[index][0]} is expected' for lead, index in read
+                      if lead != cells[index][0].lstrip('-'))
+    chest = [index for index, cell in enumerate(cells) if cell[0] in LEADS[6:]]
+    named = {index: lead for lead, index in read}
+    left = [lead for lead in LEADS[6:] if lead not in named.values()]
+    for index in chest:
+        named.setdefault(index, left[0] if len(left) == 1 else '')
+    limbs = [named[index] == cells[index][0].lstrip('-') for index in named if index not in chest]
+    if not all(limbs) or sorted(named[index] for index in chest) != list(LEADS[6:]):
+        raise NotAnECG(f'a sheet whose names of leads contradict the order of its traces: {wrong}')
+    return [(named[index], *cell[1:]) if index in chest else cell
+            for index, cell in enumerate(cells)]
+
+
+def _check_columns(cells, right, names, length):
+    """Refuse columns of which neither a pulse nor their length nor names say where they begin."""
+    away = []
+    for index in right:
+        lead, start = cells[index][0].lstrip('-'), cells[index][2]
+        away += [name.x - start for name in names if name.lead == lead
+                 and labels.BEFORE_MM > start - name.x > -labels.AFTER_MM]
+    begins = {cells[index][2] for index in right}
+    if len(begins) < 2 or len(away) < FEW or not -2.5 < np.median(away) < 3.5 \
+            or np.ptp(np.percentile(away, [20, 80])) > 2:
+        raise NotAnECG(f'traces that are not {length:.0f} mm long, without a calibration pulse or '
+                       'names of leads that say where each begins; is the sheet cut off?')
 
 
 def _cells(heights, frame, shape, names, px_per_mm):
     """The stretches of the leads: list of (name, row, start, end, first sample, values in mV)."""
     lead_rows, columns = shape
     length = frame.end - frame.start
-    whole = min((LENGTH_MM, 2 * LENGTH_MM), key=lambda each: abs(each - length))
-    length = whole if abs(length - whole) < 4 else length
     cells = []
     for column in range(columns):
         start = frame.start + column * length / columns
