@@ -7,7 +7,6 @@ LARGEST = 420, 320  # mm of a sheet
 THICK_MM = 2.2  # what is as thick in both directions is no trace
 FRAME_MM = 150  # and neither is what is straight over such a length, or half of it upright
 EDGE = 0.3  # of the ink's darkness: the edge of the paper is fainter
-USUAL = 60
 WIDEST_MM = 1  # of a line of the grid
 PAPER_MM = 2.5  # what is dark over more mm in both directions is a shadow or a crease
 
@@ -85,22 +84,22 @@ def _darkness(flat, px_per_mm):
 def _without_lines(found, px_per_mm):
     """Take away what a grid leaves: the same at every 5 mm; found: float32 array (height, width).
 
-    Where it is as dark as the ink it covers the traces: they are what has ink on both sides of it.
+    Where that is as dark as the ink, a trace across it is what has ink on both sides.
     """
     period = 5 * px_per_mm
     lines = []
     for axis in (0, 1):
-        profile = np.percentile(found[::2] if axis == 0 else found[:, ::2], USUAL, axis=axis)
-        profile = profile[:len(profile) // period * period].reshape(-1, period)
-        line = np.median(profile, axis=0)
-        line -= line.min()
+        profile = np.median(found[::2] if axis == 0 else found[:, ::2], axis=axis)
+        line = np.median(profile[:len(profile) // period * period].reshape(-1, period), axis=0)
+        line = np.clip(line - line.min(), 0, 1)
         beside = np.maximum(np.roll(line, 1), np.roll(line, -1))
-        line = np.maximum(line, beside ** 2)  # a copier's black and white has jagged edges
-        line = np.tile(line, found.shape[1 - axis] // period + 1)
-        lines.append(np.expand_dims(line[:found.shape[1 - axis]].astype(np.float32), axis))
+        line = np.maximum(line, beside ** 2)  # black and white has jagged edges
+        line = np.tile(line, found.shape[1 - axis] // period + 1)[:found.shape[1 - axis]]
+        lines.append(np.expand_dims(line.astype(np.float32), axis))
     both = np.maximum(*lines)
     found = np.clip((found - both) / np.maximum(1 - both, 0.2), 0, 1.2)
     side = int(WIDEST_MM * px_per_mm)
     for line, size in zip(lines, ((1, side), (side, 1))):
-        found += np.minimum(line, 1) * (cv2.morphologyEx(found, cv2.MORPH_CLOSE, np.ones(size, np.uint8)) - found)
+        closed = cv2.morphologyEx(found, cv2.MORPH_CLOSE, np.ones(size, np.uint8))
+        found += line ** 2 * (closed - found)
     return found
