@@ -7,6 +7,7 @@ LARGEST = 420, 320  # mm of a sheet
 THICK_MM = 2.2  # what is as thick in both directions is no trace
 FRAME_MM = 150  # and neither is what is straight over such a length, or half of it upright
 EDGE = 0.3  # of the ink's darkness: the edge of the paper is fainter
+WIDEST_MM = 1  # of a line of the grid
 PAPER_MM = 2.5  # what is dark over more mm in both directions is a shadow or a crease
 
 
@@ -51,8 +52,7 @@ def find_ink(flat, inside, px_per_mm):
     spread = np.cov(sample[total < 0.45 * black].T) + 0.0005 * np.eye(3)
     weights = np.linalg.solve(spread, ink)
     found = dark @ (weights / (weights @ ink)).astype(np.float32)
-    lines = _lines(found, px_per_mm)
-    found = np.clip((found - lines) / np.maximum(1 - lines, 0.2), 0, 1.2) * inside
+    found = _without_lines(found, px_per_mm) * inside
     return found * ~_no_trace(found, px_per_mm)
 
 
@@ -81,14 +81,25 @@ def _darkness(flat, px_per_mm):
     return 1 - flat / np.maximum(paper, 20)
 
 
-def _lines(found, px_per_mm):
-    """What a grid leaves: the same at every 5 mm; float32 array of the shape of `found`."""
+def _without_lines(found, px_per_mm):
+    """Take away what a grid leaves: the same at every 5 mm; found: float32 array (height, width).
+
+    Where that is as dark as the ink, a trace across it is what has ink on both sides.
+    """
     period = 5 * px_per_mm
-    result = []
-    for axis in (1, 0):
+    lines = []
+    for axis in (0, 1):
         profile = np.median(found[::2] if axis == 0 else found[:, ::2], axis=axis)
-        profile = profile[:len(profile) // period * period].reshape(-1, period)
-        line = np.median(profile, axis=0)
-        line = np.tile(line - line.min(), found.shape[1 - axis] // period + 1)
-        result.append(line[:found.shape[1 - axis]])
-    return np.maximum(result[0][:, None], result[1]).astype(np.float32)
+        line = np.median(profile[:len(profile) // period * period].reshape(-1, period), axis=0)
+        line = np.clip(line - line.min(), 0, 1)
+        beside = np.maximum(np.roll(line, 1), np.roll(line, -1))
+        line = np.maximum(line, beside ** 2)  # black and white has jagged edges
+        line = np.tile(line, found.shape[1 - axis] // period + 1)[:found.shape[1 - axis]]
+        lines.append(np.expand_dims(line.astype(np.float32), axis))
+    both = np.maximum(*lines)
+    found = np.clip((found - both) / np.maximum(1 - both, 0.2), 0, 1.2)
+    side = int(WIDEST_MM * px_per_mm)
+    for line, size in zip(lines, ((1, side), (side, 1))):
+        closed = cv2.morphologyEx(found, cv2.MORPH_CLOSE, np.ones(size, np.uint8))
+        found += line ** 2 * (closed - found)
+    return found
