@@ -15,12 +15,15 @@ CABRERA = ('aVL', 'I', '-aVR', 'II', 'aVF', 'III', *LEADS[6:])
 # {rows of traces: [(rows of leads, columns)]}; the rows below those are rhythm strips.
 LAYOUTS = {3: [(3, 4)], 4: [(3, 4)], 5: [(3, 4)], 6: [(6, 2), (3, 4)], 7: [(6, 2)], 8: [(6, 2)],
            9: [(6, 2)], 12: [(12, 1)]}
+# Of a strip: how much more it must be like a lead that is seldom one.
+STRIPS = dict.fromkeys(('I', 'III', 'aVR', 'aVL', 'aVF', 'V2', 'V3', 'V4', 'V6'), 1.5)
 # What I and II give of each limb lead.
 FROM_LIMBS = {'I': (1, 0), 'II': (0, 1), 'III': (-1, 1), 'aVR': (-0.5, -0.5), '-aVR': (0.5, 0.5),
               'aVL': (1, -0.5), 'aVF': (-0.5, 1)}
 SELDOM = 1.3  # times as well as the usual order Cabrera's must agree to be taken for it
 BROKEN = 0.22  # part of the limb leads that may not follow from one another
-OTHER = 0.45  # part by which a strip may differ from its lead
+OTHER = 0.3  # part by which a strip may differ from its lead
+BLOCKS, SHIFT = 8, 6  # parts of a strip that are levelled, samples that it may be shifted by
 SPEEDS, GAINS = (25, 50), (5, 10, 20)  # mm/s, mm/mV
 PULSE_S, PULSE_OFF = 0.2, 0.2  # of 1 mV; log by which one may be off
 LENGTH_MM = 250  # of 10 s at 25 mm/s, of 5 s at 50 mm/s
@@ -56,13 +59,12 @@ class Placed(NamedTuple):
     """What a sheet shows.
 
     values: float64 array (12, 5000), mV, NaN where a lead is not shown; name: str, of the layout
-    stretches: list of (lead, row, start, end), mm of the flat sheet; broken: float, of the laws
+    stretches: list of (lead, row, start, end), mm of the flat sheet
     known: str, what says which lead is which
     """
     values: np.ndarray
     name: str
     stretches: list
-    broken: float
     known: str = ''
 
 
@@ -187,29 +189,32 @@ def place(heights, frame, names, px_per_mm):
             cells = _cells(heights, frame, (lead_rows, columns), order, px_per_mm)
             name = f'{lead_rows} x {columns}' + ' Cabrera' * cabrera
             broken = (SELDOM if cabrera else 1) * _broken(cells, lead_rows)
-            read = _names_of(cells, names, heights, frame, px_per_mm)
-            tried.append((broken > BROKEN, _contradict(cells, read), broken, name, cells, lead_rows,
-                          read))
-    refused, contradicted, broken, name, cells, lead_rows, read = min(
+            beside = _names_of(cells, names, heights, frame, px_per_mm)
+            tried.append((broken > BROKEN, _contradict(cells, beside), broken, name, cells,
+                          lead_rows, beside))
+    refused, contradicted, broken, name, cells, lead_rows, beside = min(
         tried, key=lambda each: each[:3])
     if refused:
         raise NotAnECG(f'a sheet whose limb leads do not follow from one another, best as {name} '
                        f'({broken:.0%} of them do not): the leads are in an order that is not '
                        'known here, or the traces cannot be followed')
+    read = [(lead, index) for lead, index in beside if index < len(cells)]
     if contradicted:
         cells = _as_named(cells, read)
         name += ' with ' + ', '.join(cell[0] for cell in cells if cell[0] in LEADS[6:])
     right = [index for lead, index in read if lead == cells[index][0].lstrip('-')]
     if not frame.sure and lead_rows < 12:
         _check_columns(cells, right, names, length)
-    placed = _assemble(heights, frame, (name, cells, lead_rows), px_per_mm, broken)
+    strips = {index - len(cells) + lead_rows: lead for lead, index in beside
+              if index >= len(cells)}
+    placed = _assemble(heights, frame, (name, cells, lead_rows), px_per_mm, strips)
     known = f'{len(right)} names of leads read, which agree' if len(right) >= FEW else \
         'the names of the leads could not be read: their usual order is taken for granted'
     return placed._replace(known=known)
 
 
 def _names_of(cells, names, heights, frame, px_per_mm):
-    """The names beside the cells: list of (lead, index of its cell)."""
+    """The names beside the cells and the strips below: list of (lead, index of its cell)."""
     middles = [np.nanmedian(row) / px_per_mm for row in heights]
     places = []
     for lead, row, start, end, _, _ in cells:
@@ -218,14 +223,13 @@ def _names_of(cells, names, heights, frame, px_per_mm):
                        middles[row]))
     strips = range(max(cell[1] for cell in cells) + 1, len(heights))
     places += [('', frame.start, middles[row]) for row in strips]
-    read = labels.match(names, places, np.median(np.diff(middles)))
-    return [(lead, index) for lead, index in read if index < len(cells)]
+    return labels.match(names, places, np.median(np.diff(middles)))
 
 
 def _contradict(cells, read):
     """Whether names that were read are clearly those of other leads."""
-    wrong = sum(lead != cells[index][0].lstrip('-') for lead, index in read)
-    return wrong >= 2 and wrong > 0.3 * len(read)
+    wrong = [lead != cells[index][0].lstrip('-') for lead, index in read if index < len(cells)]
+    return sum(wrong) >= 2 and sum(wrong) > 0.3 * len(wrong)
 
 
 def _as_named(cells, read):
@@ -312,8 +316,8 @@ def _broken(cells, lead_rows):
     return worst
 
 
-def _assemble(heights, frame, found, px_per_mm, broken):
-    """Placed out of the cells and the strips below them."""
+def _assemble(heights, frame, found, px_per_mm, named):
+    """Placed out of the cells and the strips below them; named: {row of a strip: lead}."""
     name, cells, lead_rows = found
     values = np.full((len(LEADS), SAMPLES), np.nan)
     stretches = []
@@ -327,8 +331,9 @@ def _assemble(heights, frame, found, px_per_mm, broken):
         strip = np.full(SAMPLES, np.nan)
         cell = _read(heights[row], frame.start, frame.end - frame.start, frame, px_per_mm)
         strip[:len(cell)] = cell
-        different = [_difference(lead, strip) for lead in _by_the_law(values)]
-        best = int(np.argmin(different))
+        different = np.array([_difference(lead, strip) for lead in _by_the_law(values)])
+        likely = [STRIPS.get(lead, 1) * (0.5 if lead == named.get(row) else 1) for lead in LEADS]
+        best = int(np.argmin(different * likely))
         if different[best] > OTHER:
             raise NotAnECG(f'a sheet as {name} whose row {row + 1}, a rhythm strip, is like none '
                            'of its leads; are there two ECGs on it?')
@@ -341,7 +346,7 @@ def _assemble(heights, frame, found, px_per_mm, broken):
                if np.isfinite(row).sum() < LEAST_S * SAMPLING_RATE]
     if missing:
         raise NotAnECG(f'a sheet as {name} without {", ".join(missing)}, expected all twelve leads')
-    return Placed(values, name, stretches, broken)
+    return Placed(values, name, stretches)
 
 
 def _by_the_law(values):
@@ -360,10 +365,15 @@ def _by_the_law(values):
 
 
 def _difference(lead, strip):
-    """The part by which a strip differs from a lead where both are there, 0 to 1."""
-    there = np.isfinite(lead) & np.isfinite(strip)
-    if there.sum() < SAMPLING_RATE:
-        return 1.0
-    one, other = lead[there] - np.median(lead[there]), strip[there] - np.median(strip[there])
-    size = max((one ** 2).sum(), (other ** 2).sum(), 1e-9)
-    return float(np.sqrt(((one - other) ** 2).sum() / size))
+    """The part by which a strip differs from a lead where both are there, 0 to 1, without what
+    wanders slowly and with a shift of some ms."""
+    least = np.inf
+    for shift in range(-SHIFT, SHIFT + 1, 2):
+        both = np.stack([lead, np.roll(strip, shift)]).reshape(2, BLOCKS, -1)
+        both[:, ~np.isfinite(both).all(axis=0)] = np.nan
+        both = both[:, np.isfinite(both[0]).sum(axis=1) > SAMPLING_RATE / 2]
+        both -= np.nanmedian(both, axis=2, keepdims=True)
+        size = max(np.nansum(both ** 2, axis=(1, 2)).max(), 1e-9)
+        if both.size:
+            least = min(least, float(np.sqrt(np.nansum((both[0] - both[1]) ** 2) / size)))
+    return least
