@@ -25,11 +25,15 @@ BROKEN = 0.22  # part of the limb leads that may not follow from one another
 OTHER = 0.3  # part by which a strip may differ from its lead
 BLOCKS, SHIFT = 8, 6  # parts of a strip that are levelled, samples that it may be shifted by
 SPEEDS, GAINS = (25, 50), (5, 10, 20)  # mm/s, mm/mV
-PULSE_S, PULSE_OFF = 0.2, 0.2  # of 1 mV; log by which one may be off
+PULSE_MM, PULSE_OFF = (3.5, 5, 10), 0.2  # widths, some are narrow; log by which one may be off
+FAST_MM = 7  # a wider pulse, of 0.2 s, is one at 50 mm/s
+BESIDE_TRACE_MM = 40  # of the begin or end of a row, in which a pulse is
 LENGTH_MM = 250  # of 10 s at 25 mm/s, of 5 s at 50 mm/s
 CAPS_MM, BESIDE_MM = 1.2, 30
 SHORTEST = 0.9  # of the whole length that must be there
 FEW = 3  # names, below which they say nothing
+# mm behind the begin of its stretch that a name may be without a doubt about the begin, and is.
+MOST_BEFORE, MOST_AFTER, USUAL = -2.5, 4.5, 1
 EDGE_MM = 0.4  # at the ends of a stretch that may be a separator's ink
 LEAST_S = 1  # of a lead
 HOLE_MM = 2.5  # a hole in a trace that is wider is one in the signal, too
@@ -77,11 +81,11 @@ def find_frame(ink, heights, px_per_mm):
     """
     rows = [row / px_per_mm for row in heights]
     start, end = np.median([_longest(np.isfinite(row), px_per_mm) for row in rows], axis=0)
-    pulse = _find_pulse(ink, len(rows), px_per_mm)
+    pulse = _find_pulse(ink, len(rows), (start, end), px_per_mm)
     speed, gain = SPEEDS[0], 10
     if pulse:
         gain = min(GAINS, key=lambda each: abs(np.log(each / pulse.height)))
-        speed = min(SPEEDS, key=lambda each: abs(np.log(each * PULSE_S / pulse.width)))
+        speed = SPEEDS[int(pulse.width > FAST_MM)]
     length = LENGTH_MM if end - start < 1.5 * LENGTH_MM else 2 * LENGTH_MM
     left = pulse and pulse.end < (start + end) / 2
     if left:
@@ -110,7 +114,7 @@ def _longest(there, px_per_mm, close=4):
     return starts[longest] / px_per_mm, (ends[longest] + 1) / px_per_mm
 
 
-def _find_pulse(ink, rows, px_per_mm):
+def _find_pulse(ink, rows, span, px_per_mm):
     """What the calibration pulses beside the rows agree on, or None: two upright strokes with a
     straight line from tip to tip, and nothing between their feet."""
     mask = (ink > 0.4).astype(np.uint8)
@@ -124,9 +128,11 @@ def _find_pulse(ink, rows, px_per_mm):
     found = []
     for one, other in np.argwhere((np.abs(top[:, None] - top) < 0.8)
                                   & (np.abs(height[:, None] - height) < 1.2)
-                                  & (x > x[:, None] + 3.9) & (x < x[:, None] + 12)):
+                                  & (x > x[:, None] + 2.8) & (x < x[:, None] + 12)):
+        if span[0] + BESIDE_TRACE_MM < x[other] < span[1] - BESIDE_TRACE_MM:
+            continue
         pulse = Pulse((height[one] + height[other]) / 2, x[other] - x[one], x[one], x[other])
-        if max(_off(pulse.height, GAINS), _off(pulse.width / PULSE_S, SPEEDS)) < PULSE_OFF:
+        if max(_off(pulse.height, GAINS), _off(pulse.width, PULSE_MM)) < PULSE_OFF:
             y = (top[one] + top[other]) / 2
             lid, inside, floor = (
                 mask[int((y + low) * px_per_mm):int((y + high) * px_per_mm),
@@ -187,12 +193,17 @@ def place(heights, frame, names, px_per_mm):
         for cabrera in (False, True):
             order = CABRERA if cabrera else LEADS
             cells = _cells(heights, frame, (lead_rows, columns), order, px_per_mm)
+            beside = _names_of(cells, names, heights, frame, px_per_mm)
+            away = _away(cells, beside, names) if columns > 1 else 0
+            there = frame if away is None or MOST_BEFORE < away < MOST_AFTER else \
+                frame._replace(start=frame.start + away - USUAL, end=frame.end + away - USUAL)
+            if there != frame:
+                cells = _cells(heights, there, (lead_rows, columns), order, px_per_mm)
             name = f'{lead_rows} x {columns}' + ' Cabrera' * cabrera
             broken = (SELDOM if cabrera else 1) * _broken(cells, lead_rows)
-            beside = _names_of(cells, names, heights, frame, px_per_mm)
             tried.append((broken > BROKEN, _contradict(cells, beside), broken, name, cells,
-                          lead_rows, beside))
-    refused, contradicted, broken, name, cells, lead_rows, beside = min(
+                          lead_rows, beside, there, frame.sure or away is not None))
+    refused, contradicted, broken, name, cells, lead_rows, beside, frame, sure = min(
         tried, key=lambda each: each[:3])
     if refused:
         raise NotAnECG(f'a sheet whose limb leads do not follow from one another, best as {name} '
@@ -203,8 +214,9 @@ def place(heights, frame, names, px_per_mm):
         cells = _as_named(cells, read)
         name += ' with ' + ', '.join(cell[0] for cell in cells if cell[0] in LEADS[6:])
     right = [index for lead, index in read if lead == cells[index][0].lstrip('-')]
-    if not frame.sure and lead_rows < 12:
-        _check_columns(cells, right, names, length)
+    if not sure:
+        raise NotAnECG(f'traces that are not {length:.0f} mm long, without a calibration pulse or '
+                       'names of leads that say where each begins; is the sheet cut off?')
     strips = {index - len(cells) + lead_rows: lead for lead, index in beside
               if index >= len(cells)}
     placed = _assemble(heights, frame, (name, cells, lead_rows), px_per_mm, strips)
@@ -251,18 +263,17 @@ def _as_named(cells, read):
             for index, cell in enumerate(cells)]
 
 
-def _check_columns(cells, right, names, length):
-    """Refuse columns of which neither a pulse nor their length nor names say where they begin."""
-    away = []
-    for index in right:
-        lead, start = cells[index][0].lstrip('-'), cells[index][2]
-        away += [name.x - start for name in names if name.lead == lead
-                 and labels.BEFORE_MM > start - name.x > -labels.AFTER_MM]
-    begins = {cells[index][2] for index in right}
-    if len(begins) < 2 or len(away) < FEW or not -2.5 < np.median(away) < 3.5 \
-            or np.ptp(np.percentile(away, [20, 80])) > 2:
-        raise NotAnECG(f'traces that are not {length:.0f} mm long, without a calibration pulse or '
-                       'names of leads that say where each begins; is the sheet cut off?')
+def _away(cells, beside, names):
+    """How far behind where its stretch begins a name is, mm, or None where too few say so."""
+    found = []
+    for lead, index in beside:
+        if index < len(cells) and lead == cells[index][0].lstrip('-') and cells[index][4]:
+            away = [name.x - cells[index][2] for name in names if name.lead == lead]
+            found.append((min(away, key=abs), cells[index][2]))
+    away, begins = np.array(found).T if len(found) >= FEW else ([0], [0])
+    if len(set(begins)) < 2 or np.ptp(np.percentile(away, [20, 80])) > 2:
+        return None
+    return float(np.median(away))
 
 
 def _cells(heights, frame, shape, names, px_per_mm):
