@@ -23,7 +23,8 @@ FROM_LIMBS = {'I': (1, 0), 'II': (0, 1), 'III': (-1, 1), 'aVR': (-0.5, -0.5), '-
 SELDOM = 1.3  # times as well as the usual order Cabrera's must agree to be taken for it
 BROKEN = 0.22  # part of the limb leads that may not follow from one another
 OTHER = 0.3  # part by which a strip may differ from its lead
-BLOCKS, SHIFT = 8, 6  # parts of a strip that are levelled, samples that it may be shifted by
+BLOCKS = 8  # parts of a strip that are levelled
+SHIFTS = range(-6, 7, 2)  # samples that a row may be shifted by
 SPEEDS, GAINS = (25, 50), (5, 10, 20)  # mm/s, mm/mV
 PULSE_MM, PULSE_OFF = (3.5, 5, 10), 0.2  # widths, some are narrow; log by which one may be off
 FAST_MM = 7  # a wider pulse, of 0.2 s, is one at 50 mm/s
@@ -32,6 +33,7 @@ LENGTH_MM = 250  # of 10 s at 25 mm/s, of 5 s at 50 mm/s
 CAPS_MM, BESIDE_MM = 1.2, 30
 SHORTEST = 0.9  # of the whole length that must be there
 FEW = 3  # names, below which they say nothing
+WIDER = 0.01  # part by which columns must be wider than 2.5 s to be so
 # mm behind the begin of its stretch that a name may be without a doubt about the begin, and is.
 MOST_BEFORE, MOST_AFTER, USUAL = -2.5, 4.5, 1
 EDGE_MM = 0.4  # at the ends of a stretch that may be a separator's ink
@@ -194,16 +196,14 @@ def place(heights, frame, names, px_per_mm):
             order = CABRERA if cabrera else LEADS
             cells = _cells(heights, frame, (lead_rows, columns), order, px_per_mm)
             beside = _names_of(cells, names, heights, frame, px_per_mm)
-            away = _away(cells, beside, names) if columns > 1 else 0
-            there = frame if away is None or MOST_BEFORE < away < MOST_AFTER else \
-                frame._replace(start=frame.start + away - USUAL, end=frame.end + away - USUAL)
+            there = _as_placed(frame, cells, beside, names) if columns > 1 else frame
             if there != frame:
                 cells = _cells(heights, there, (lead_rows, columns), order, px_per_mm)
             name = f'{lead_rows} x {columns}' + ' Cabrera' * cabrera
             broken = (SELDOM if cabrera else 1) * _broken(cells, lead_rows)
             tried.append((broken > BROKEN, _contradict(cells, beside), broken, name, cells,
-                          lead_rows, beside, there, frame.sure or away is not None))
-    refused, contradicted, broken, name, cells, lead_rows, beside, frame, sure = min(
+                          lead_rows, beside, there))
+    refused, contradicted, broken, name, cells, lead_rows, beside, frame = min(
         tried, key=lambda each: each[:3])
     if refused:
         raise NotAnECG(f'a sheet whose limb leads do not follow from one another, best as {name} '
@@ -214,7 +214,7 @@ def place(heights, frame, names, px_per_mm):
         cells = _as_named(cells, read)
         name += ' with ' + ', '.join(cell[0] for cell in cells if cell[0] in LEADS[6:])
     right = [index for lead, index in read if lead == cells[index][0].lstrip('-')]
-    if not sure:
+    if not frame.sure and lead_rows < 12:
         raise NotAnECG(f'traces that are not {length:.0f} mm long, without a calibration pulse or '
                        'names of leads that say where each begins; is the sheet cut off?')
     strips = {index - len(cells) + lead_rows: lead for lead, index in beside
@@ -263,17 +263,26 @@ def _as_named(cells, read):
             for index, cell in enumerate(cells)]
 
 
-def _away(cells, beside, names):
-    """How far behind where its stretch begins a name is, mm, or None where too few say so."""
+def _as_placed(frame, cells, beside, names):
+    """The Frame in which names stand where the stretches after the first column begin."""
     found = []
     for lead, index in beside:
         if index < len(cells) and lead == cells[index][0].lstrip('-') and cells[index][4]:
             away = [name.x - cells[index][2] for name in names if name.lead == lead]
-            found.append((min(away, key=abs), cells[index][2]))
-    away, begins = np.array(found).T if len(found) >= FEW else ([0], [0])
-    if len(set(begins)) < 2 or np.ptp(np.percentile(away, [20, 80])) > 2:
-        return None
-    return float(np.median(away))
+            found.append((cells[index][2] - frame.start, min(away, key=abs)))
+    along, away = np.array(found).T if len(found) >= FEW else ([0], [0])
+    several = len(set(along)) > 1
+    if not (several or frame.pulse and along[0]):
+        return frame
+    slope, level = np.polyfit(along, away, 1) if several else (0, np.median(away))
+    if np.abs(away - level - slope * np.array(along)).max() > 2 or abs(slope) > 0.05:
+        return frame
+    start, length = frame.start, frame.end - frame.start
+    if not MOST_BEFORE < level < MOST_AFTER:
+        start += level - USUAL
+    if abs(slope) > WIDER:
+        length *= 1 + slope
+    return frame._replace(start=start, end=start + length, sure=True)
 
 
 def _cells(heights, frame, shape, names, px_per_mm):
@@ -309,22 +318,35 @@ def _read(row, start, length, frame, px_per_mm):
 
 
 def _broken(cells, lead_rows):
-    """The part of the limb leads that does not follow from the others at the same time, 0 to 1."""
+    """The part of the limb leads that does not follow from the others at the same time, 0 to 1,
+    when rows that a photo has sheared are shifted by some ms."""
     worst = 0.0
     for column in range(0, len(cells), lead_rows):
         limbs = [cell for cell in cells[column:column + lead_rows] if cell[0] in FROM_LIMBS]
         if len(limbs) < 3:
             continue
         values = np.stack([cell[5] for cell in limbs])
-        there = np.isfinite(values).all(axis=0)
-        if there.mean() < 0.5:
+        if np.isfinite(values).all(axis=0).mean() < 0.5:
             return 1.0
-        values = values[:, there] - np.median(values[:, there], axis=1, keepdims=True)
         space, _ = np.linalg.qr(np.array([FROM_LIMBS[cell[0]] for cell in limbs], float))
-        left = values - space @ (space.T @ values)
-        worst = max(worst, np.sqrt((left ** 2).sum() / max((values ** 2).sum(), 1e-9)
-                                   * len(limbs) / (len(limbs) - 2) / 3))
+        least = _left(values, space)
+        for row in [*range(len(limbs))] * 2 if least > BROKEN / 2 else ():
+            shifted = [values.copy() for _ in SHIFTS]
+            for each, shift in zip(shifted, SHIFTS):
+                each[row] = np.roll(each[row], shift)
+            least, values = min(((_left(each, space), each) for each in shifted),
+                                key=lambda each: each[0])
+        worst = max(worst, least)
     return worst
+
+
+def _left(values, space):
+    """The part of limb leads, float array (leads, samples), that is outside of `space`."""
+    values = values[:, np.isfinite(values).all(axis=0)]
+    values = values - np.median(values, axis=1, keepdims=True)
+    left = values - space @ (space.T @ values)
+    return float(np.sqrt((left ** 2).sum() / max((values ** 2).sum(), 1e-9)
+                         * len(values) / (len(values) - 2) / 3))
 
 
 def _assemble(heights, frame, found, px_per_mm, named):
@@ -379,7 +401,7 @@ def _difference(lead, strip):
     """The part by which a strip differs from a lead where both are there, 0 to 1, without what
     wanders slowly and with a shift of some ms."""
     least = np.inf
-    for shift in range(-SHIFT, SHIFT + 1, 2):
+    for shift in SHIFTS:
         both = np.stack([lead, np.roll(strip, shift)]).reshape(2, BLOCKS, -1)
         both[:, ~np.isfinite(both).all(axis=0)] = np.nan
         both = both[:, np.isfinite(both[0]).sum(axis=1) > SAMPLING_RATE / 2]
