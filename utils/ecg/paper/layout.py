@@ -22,12 +22,14 @@ FROM_LIMBS = {'I': (1, 0), 'II': (0, 1), 'III': (-1, 1), 'aVR': (-0.5, -0.5), '-
               'aVL': (1, -0.5), 'aVF': (-0.5, 1)}
 SELDOM = 1.3  # times as well as the usual order Cabrera's must agree to be taken for it
 BROKEN = 0.22  # part of the limb leads that may not follow from one another
-OTHER = 0.3  # part by which a strip may differ from its lead
+OTHER = 0.3  # part by which a strip may differ from its lead, by half more if others differ
+CLEARLY = 1.6  # times as much
 BLOCKS = 8  # parts of a strip that are levelled
 SHIFTS = range(-6, 7, 2)  # samples that a row may be shifted by
 SPEEDS, GAINS = (25, 50), (5, 10, 20)  # mm/s, mm/mV
 PULSE_MM, PULSE_OFF = (3.5, 5, 10), 0.2  # widths, some are narrow; log by which one may be off
 FAST_MM = 7  # a wider pulse, of 0.2 s, is one at 50 mm/s
+HALF_MM = 12  # from the begin of a row, in which a pulse that is cut is
 BESIDE_TRACE_MM = 40  # of the begin or end of a row, in which a pulse is
 LENGTH_MM = 250  # of 10 s at 25 mm/s, of 5 s at 50 mm/s
 CAPS_MM, BESIDE_MM = 1.2, 30
@@ -101,7 +103,7 @@ def find_frame(ink, heights, px_per_mm):
         start += over / 2
     elif not left and (pulse or over > 0):  # names at the left
         start = end - length
-    return Frame(float(start), float(start + length), speed, gain, bool(pulse),
+    return Frame(float(start), float(start + length), speed, gain, bool(pulse and pulse.width),
                  float(min(length, length + over)), sure)
 
 
@@ -118,7 +120,8 @@ def _longest(there, px_per_mm, close=4):
 
 def _find_pulse(ink, rows, span, px_per_mm):
     """What the calibration pulses beside the rows agree on, or None: two upright strokes with a
-    straight line from tip to tip, and nothing between their feet."""
+    straight line from tip to tip, and nothing between their feet; or, where a picture is cut at the
+    left, a line that ends in one stroke down: a Pulse of width 0."""
     mask = (ink > 0.4).astype(np.uint8)
     upright = cv2.morphologyEx(cv2.dilate(mask, np.ones((1, 3), np.uint8)), cv2.MORPH_OPEN,
                                np.ones((int(1.2 * px_per_mm), 1), np.uint8))
@@ -127,30 +130,41 @@ def _find_pulse(ink, rows, span, px_per_mm):
     strokes = cv2.connectedComponentsWithStats(upright)[2][1:, :4] / px_per_mm
     strokes = strokes[(strokes[:, 3] > 4) & (strokes[:, 3] < 24) & (strokes[:, 2] < 2.2)]
     x, top, height = strokes[:, 0] + strokes[:, 2] / 2, strokes[:, 1], strokes[:, 3]
-    found = []
+
+    def open_box(left, right, y, high):
+        lid, inside, floor = (mask[int(max(y + above, 0) * px_per_mm):int((y + below) * px_per_mm),
+                                   int(max(left, 0) * px_per_mm):int(right * px_per_mm)]
+                              for above, below in ((-0.5, 1), (1.3, high - 0.8),
+                                                   (high - 0.9, high + 0.5)))
+        return lid.size and lid.any(axis=0).mean() > 0.85 and inside.mean() < 0.12 \
+            and floor.any(axis=0).mean() < 0.5
+
+    whole, halves = [], []
     for one, other in np.argwhere((np.abs(top[:, None] - top) < 0.8)
                                   & (np.abs(height[:, None] - height) < 1.2)
                                   & (x > x[:, None] + 2.8) & (x < x[:, None] + 12)):
-        if span[0] + BESIDE_TRACE_MM < x[other] < span[1] - BESIDE_TRACE_MM:
-            continue
         pulse = Pulse((height[one] + height[other]) / 2, x[other] - x[one], x[one], x[other])
-        if max(_off(pulse.height, GAINS), _off(pulse.width, PULSE_MM)) < PULSE_OFF:
-            y = (top[one] + top[other]) / 2
-            lid, inside, floor = (
-                mask[int((y + low) * px_per_mm):int((y + high) * px_per_mm),
-                     int((x[one] + 0.6) * px_per_mm):int((x[other] - 0.6) * px_per_mm)]
-                for low, high in ((-0.5, 1), (1.3, pulse.height - 0.8),
-                                  (pulse.height - 0.9, pulse.height + 0.5)))
-            if lid.any(axis=0).mean() > 0.85 and inside.mean() < 0.12 \
-                    and floor.any(axis=0).mean() < 0.5:
-                found.append(pulse)
-    if not found:
+        if not span[0] + BESIDE_TRACE_MM < x[other] < span[1] - BESIDE_TRACE_MM \
+                and max(_off(pulse.height, GAINS), _off(pulse.width, PULSE_MM)) < PULSE_OFF \
+                and open_box(x[one] + 0.6, x[other] - 0.6, (top[one] + top[other]) / 2,
+                             pulse.height):
+            whole.append(pulse)
+    for at, y, high in zip(x, top, height):
+        if at < span[0] + HALF_MM and _off(high, GAINS) < PULSE_OFF / 2 \
+                and open_box(at - 1.3, at - 0.3, y, high):
+            halves.append(Pulse(high, 0, at, at))
+    return _most_alike(whole, rows < 5) or _most_alike(halves)
+
+
+def _most_alike(pulses, one_is_enough=False):
+    """The median of the largest number of pulses that are the same beside different rows."""
+    if not pulses:
         return None
-    each = np.array(found)
+    each = np.array(pulses)
     alike = (np.abs(each[:, None] - each) < [1, 0.8, 1, 1]).all(axis=2)
     most = alike.sum(axis=1).argmax()
-    enough = alike[most].sum() > 1 or rows < 5 and len(found) == 1
-    return Pulse(*np.median(each[alike[most]], axis=0)) if enough else None
+    alone = one_is_enough and len(pulses) == 1 and _off(each[0, 1], PULSE_MM) < PULSE_OFF / 2
+    return Pulse(*np.median(each[alike[most]], axis=0)) if alone or alike[most].sum() > 1 else None
 
 
 def _off(value, those):
@@ -364,13 +378,15 @@ def _assemble(heights, frame, found, px_per_mm, named):
         strip = np.full(SAMPLES, np.nan)
         cell = _read(heights[row], frame.start, frame.end - frame.start, frame, px_per_mm)
         strip[:len(cell)] = cell
-        different = np.array([_difference(lead, strip) for lead in _by_the_law(values)])
+        different, shifts = np.array([_difference(lead, strip) for lead in _by_the_law(values)]).T
         likely = [STRIPS.get(lead, 1) * (0.5 if lead == named.get(row) else 1) for lead in LEADS]
         best = int(np.argmin(different * likely))
-        if different[best] > OTHER:
+        clear = np.partition(different, 1)[1] > CLEARLY * different[best]
+        if different[best] > OTHER * (1.5 if clear else 1):
             raise NotAnECG(f'a sheet as {name} whose row {row + 1}, a rhythm strip, is like none '
                            'of its leads; are there two ECGs on it?')
         strips.append(LEADS[best])
+        strip = np.roll(strip, int(shifts[best]))
         level = np.nanmedian(values[best] - strip)
         values[best] = np.where(np.isfinite(values[best]), values[best], strip + level)
         stretches.append((LEADS[best], row, frame.start, frame.end))
@@ -399,8 +415,8 @@ def _by_the_law(values):
 
 def _difference(lead, strip):
     """The part by which a strip differs from a lead where both are there, 0 to 1, without what
-    wanders slowly and with a shift of some ms."""
-    least = np.inf
+    wanders slowly, and the shift, of some ms, with which it does: (float, samples)."""
+    found = [(np.inf, 0)]
     for shift in SHIFTS:
         both = np.stack([lead, np.roll(strip, shift)]).reshape(2, BLOCKS, -1)
         both[:, ~np.isfinite(both).all(axis=0)] = np.nan
@@ -408,5 +424,5 @@ def _difference(lead, strip):
         both -= np.nanmedian(both, axis=2, keepdims=True)
         size = max(np.nansum(both ** 2, axis=(1, 2)).max(), 1e-9)
         if both.size:
-            least = min(least, float(np.sqrt(np.nansum((both[0] - both[1]) ** 2) / size)))
-    return least
+            found.append((np.sqrt(np.nansum((both[0] - both[1]) ** 2) / size), shift))
+    return min(found)
