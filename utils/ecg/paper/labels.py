@@ -13,10 +13,12 @@ FACES = ('DejaVuSans', 'DejaVuSans-Bold', 'DejaVuSansMono', 'DejaVuSerif', 'STIX
 HERSHEY = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_COMPLEX)
 TWELVE = ('aVR', 'aVL', 'aVF', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6')  # I is any upright stroke
 OTHERS = ('V7', 'V8', 'V9', 'V3R', 'V4R', 'V5R', 'V6R')
+OLD = {'VR': 'aVR', 'VL': 'aVL', 'VF': 'aVF'}  # or an a that a separator touches
 # What is none of these is read, too, so that it is not taken for one.
-WORDS = TWELVE + OTHERS + ('AVR', 'AVL', 'AVF', '-aVR', '-AVR', 'II', 'III', 'mm', 'mV', 'Hz', 'ms')
-LEADS_OF = {word: {each.upper(): each for each in TWELVE + OTHERS}.get(word.upper().lstrip('-'))
-            for word in WORDS}
+WORDS = TWELVE + OTHERS + ('AVR', 'AVL', 'AVF', '-aVR', '-AVR', 'II', 'III', 'mm', 'mV',
+                           'Hz', 'ms', *OLD)
+LEADS_OF = {**{word: {each.upper(): each for each in TWELVE + OTHERS}.get(word.upper().lstrip('-'))
+               for word in WORDS}, **OLD}
 SHAPE = (24, 40)  # pixels that each word is stretched to
 LOWEST, HIGHEST, WIDEST = 1.4, 5.5, 14  # mm of a word
 INK, FAINT = 0.45, 0.3  # of the ink's darkness, where a letter's edge is

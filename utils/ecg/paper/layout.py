@@ -15,18 +15,29 @@ CABRERA = ('aVL', 'I', '-aVR', 'II', 'aVF', 'III', *LEADS[6:])
 # {rows of traces: [(rows of leads, columns)]}; the rows below those are rhythm strips.
 LAYOUTS = {3: [(3, 4)], 4: [(3, 4)], 5: [(3, 4)], 6: [(6, 2), (3, 4)], 7: [(6, 2)], 8: [(6, 2)],
            9: [(6, 2)], 12: [(12, 1)]}
+# Of a strip: how much more it must be like a lead that is seldom one.
+STRIPS = dict.fromkeys(('I', 'III', 'aVR', 'aVL', 'aVF', 'V2', 'V3', 'V4', 'V6'), 1.5)
 # What I and II give of each limb lead.
 FROM_LIMBS = {'I': (1, 0), 'II': (0, 1), 'III': (-1, 1), 'aVR': (-0.5, -0.5), '-aVR': (0.5, 0.5),
               'aVL': (1, -0.5), 'aVF': (-0.5, 1)}
 SELDOM = 1.3  # times as well as the usual order Cabrera's must agree to be taken for it
 BROKEN = 0.22  # part of the limb leads that may not follow from one another
-OTHER = 0.45  # part by which a strip may differ from its lead
+OTHER = 0.3  # part by which a strip may differ from its lead, by half more if others differ
+CLEARLY = 1.6  # times as much
+BLOCKS = 8  # parts of a strip that are levelled
+SHIFTS = range(-6, 7, 2)  # samples that a row may be shifted by
 SPEEDS, GAINS = (25, 50), (5, 10, 20)  # mm/s, mm/mV
-PULSE_S, PULSE_OFF = 0.2, 0.2  # of 1 mV; log by which one may be off
+PULSE_MM, PULSE_OFF = (3.5, 5, 10), 0.2  # widths, some are narrow; log by which one may be off
+FAST_MM = 7  # a wider pulse, of 0.2 s, is one at 50 mm/s
+HALF_MM = 12  # from the begin of a row, in which a pulse that is cut is
+BESIDE_TRACE_MM = 40  # of the begin or end of a row, in which a pulse is
 LENGTH_MM = 250  # of 10 s at 25 mm/s, of 5 s at 50 mm/s
 CAPS_MM, BESIDE_MM = 1.2, 30
 SHORTEST = 0.9  # of the whole length that must be there
 FEW = 3  # names, below which they say nothing
+WIDER = 0.01  # part by which columns must be wider than 2.5 s to be so
+# mm behind the begin of its stretch that a name may be without a doubt about the begin, and is.
+MOST_BEFORE, MOST_AFTER, USUAL = -2.5, 4.5, 1
 EDGE_MM = 0.4  # at the ends of a stretch that may be a separator's ink
 LEAST_S = 1  # of a lead
 HOLE_MM = 2.5  # a hole in a trace that is wider is one in the signal, too
@@ -56,13 +67,12 @@ class Placed(NamedTuple):
     """What a sheet shows.
 
     values: float64 array (12, 5000), mV, NaN where a lead is not shown; name: str, of the layout
-    stretches: list of (lead, row, start, end), mm of the flat sheet; broken: float, of the laws
+    stretches: list of (lead, row, start, end), mm of the flat sheet
     known: str, what says which lead is which
     """
     values: np.ndarray
     name: str
     stretches: list
-    broken: float
     known: str = ''
 
 
@@ -75,11 +85,11 @@ def find_frame(ink, heights, px_per_mm):
     """
     rows = [row / px_per_mm for row in heights]
     start, end = np.median([_longest(np.isfinite(row), px_per_mm) for row in rows], axis=0)
-    pulse = _find_pulse(ink, len(rows), px_per_mm)
+    pulse = _find_pulse(ink, len(rows), (start, end), px_per_mm)
     speed, gain = SPEEDS[0], 10
     if pulse:
         gain = min(GAINS, key=lambda each: abs(np.log(each / pulse.height)))
-        speed = min(SPEEDS, key=lambda each: abs(np.log(each * PULSE_S / pulse.width)))
+        speed = SPEEDS[int(pulse.width > FAST_MM)]
     length = LENGTH_MM if end - start < 1.5 * LENGTH_MM else 2 * LENGTH_MM
     left = pulse and pulse.end < (start + end) / 2
     if left:
@@ -93,7 +103,7 @@ def find_frame(ink, heights, px_per_mm):
         start += over / 2
     elif not left and (pulse or over > 0):  # names at the left
         start = end - length
-    return Frame(float(start), float(start + length), speed, gain, bool(pulse),
+    return Frame(float(start), float(start + length), speed, gain, bool(pulse and pulse.width),
                  float(min(length, length + over)), sure)
 
 
@@ -108,9 +118,10 @@ def _longest(there, px_per_mm, close=4):
     return starts[longest] / px_per_mm, (ends[longest] + 1) / px_per_mm
 
 
-def _find_pulse(ink, rows, px_per_mm):
+def _find_pulse(ink, rows, span, px_per_mm):
     """What the calibration pulses beside the rows agree on, or None: two upright strokes with a
-    straight line from tip to tip, and nothing between their feet."""
+    straight line from tip to tip, and nothing between their feet; or, where a picture is cut at the
+    left, a line that ends in one stroke down: a Pulse of width 0."""
     mask = (ink > 0.4).astype(np.uint8)
     upright = cv2.morphologyEx(cv2.dilate(mask, np.ones((1, 3), np.uint8)), cv2.MORPH_OPEN,
                                np.ones((int(1.2 * px_per_mm), 1), np.uint8))
@@ -119,28 +130,41 @@ def _find_pulse(ink, rows, px_per_mm):
     strokes = cv2.connectedComponentsWithStats(upright)[2][1:, :4] / px_per_mm
     strokes = strokes[(strokes[:, 3] > 4) & (strokes[:, 3] < 24) & (strokes[:, 2] < 2.2)]
     x, top, height = strokes[:, 0] + strokes[:, 2] / 2, strokes[:, 1], strokes[:, 3]
-    found = []
+
+    def open_box(left, right, y, high):
+        lid, inside, floor = (mask[int(max(y + above, 0) * px_per_mm):int((y + below) * px_per_mm),
+                                   int(max(left, 0) * px_per_mm):int(right * px_per_mm)]
+                              for above, below in ((-0.5, 1), (1.3, high - 0.8),
+                                                   (high - 0.9, high + 0.5)))
+        return lid.size and lid.any(axis=0).mean() > 0.85 and inside.mean() < 0.12 \
+            and floor.any(axis=0).mean() < 0.5
+
+    whole, halves = [], []
     for one, other in np.argwhere((np.abs(top[:, None] - top) < 0.8)
                                   & (np.abs(height[:, None] - height) < 1.2)
-                                  & (x > x[:, None] + 3.9) & (x < x[:, None] + 12)):
+                                  & (x > x[:, None] + 2.8) & (x < x[:, None] + 12)):
         pulse = Pulse((height[one] + height[other]) / 2, x[other] - x[one], x[one], x[other])
-        if max(_off(pulse.height, GAINS), _off(pulse.width / PULSE_S, SPEEDS)) < PULSE_OFF:
-            y = (top[one] + top[other]) / 2
-            lid, inside, floor = (
-                mask[int((y + low) * px_per_mm):int((y + high) * px_per_mm),
-                     int((x[one] + 0.6) * px_per_mm):int((x[other] - 0.6) * px_per_mm)]
-                for low, high in ((-0.5, 1), (1.3, pulse.height - 0.8),
-                                  (pulse.height - 0.9, pulse.height + 0.5)))
-            if lid.any(axis=0).mean() > 0.85 and inside.mean() < 0.12 \
-                    and floor.any(axis=0).mean() < 0.5:
-                found.append(pulse)
-    if not found:
+        if not span[0] + BESIDE_TRACE_MM < x[other] < span[1] - BESIDE_TRACE_MM \
+                and max(_off(pulse.height, GAINS), _off(pulse.width, PULSE_MM)) < PULSE_OFF \
+                and open_box(x[one] + 0.6, x[other] - 0.6, (top[one] + top[other]) / 2,
+                             pulse.height):
+            whole.append(pulse)
+    for at, y, high in zip(x, top, height):
+        if at < span[0] + HALF_MM and _off(high, GAINS) < PULSE_OFF / 2 \
+                and open_box(at - 1.3, at - 0.3, y, high):
+            halves.append(Pulse(high, 0, at, at))
+    return _most_alike(whole, rows < 5) or _most_alike(halves)
+
+
+def _most_alike(pulses, one_is_enough=False):
+    """The median of the largest number of pulses that are the same beside different rows."""
+    if not pulses:
         return None
-    each = np.array(found)
+    each = np.array(pulses)
     alike = (np.abs(each[:, None] - each) < [1, 0.8, 1, 1]).all(axis=2)
     most = alike.sum(axis=1).argmax()
-    enough = alike[most].sum() > 1 or rows < 5 and len(found) == 1
-    return Pulse(*np.median(each[alike[most]], axis=0)) if enough else None
+    alone = one_is_enough and len(pulses) == 1 and _off(each[0, 1], PULSE_MM) < PULSE_OFF / 2
+    return Pulse(*np.median(each[alike[most]], axis=0)) if alone or alike[most].sum() > 1 else None
 
 
 def _off(value, those):
@@ -185,31 +209,38 @@ def place(heights, frame, names, px_per_mm):
         for cabrera in (False, True):
             order = CABRERA if cabrera else LEADS
             cells = _cells(heights, frame, (lead_rows, columns), order, px_per_mm)
+            beside = _names_of(cells, names, heights, frame, px_per_mm)
+            there = _as_placed(frame, cells, beside, names) if columns > 1 else frame
+            if there != frame:
+                cells = _cells(heights, there, (lead_rows, columns), order, px_per_mm)
             name = f'{lead_rows} x {columns}' + ' Cabrera' * cabrera
             broken = (SELDOM if cabrera else 1) * _broken(cells, lead_rows)
-            read = _names_of(cells, names, heights, frame, px_per_mm)
-            tried.append((broken > BROKEN, _contradict(cells, read), broken, name, cells, lead_rows,
-                          read))
-    refused, contradicted, broken, name, cells, lead_rows, read = min(
+            tried.append((broken > BROKEN, _contradict(cells, beside), broken, name, cells,
+                          lead_rows, beside, there))
+    refused, contradicted, broken, name, cells, lead_rows, beside, frame = min(
         tried, key=lambda each: each[:3])
     if refused:
         raise NotAnECG(f'a sheet whose limb leads do not follow from one another, best as {name} '
                        f'({broken:.0%} of them do not): the leads are in an order that is not '
                        'known here, or the traces cannot be followed')
+    read = [(lead, index) for lead, index in beside if index < len(cells)]
     if contradicted:
         cells = _as_named(cells, read)
         name += ' with ' + ', '.join(cell[0] for cell in cells if cell[0] in LEADS[6:])
     right = [index for lead, index in read if lead == cells[index][0].lstrip('-')]
     if not frame.sure and lead_rows < 12:
-        _check_columns(cells, right, names, length)
-    placed = _assemble(heights, frame, (name, cells, lead_rows), px_per_mm, broken)
+        raise NotAnECG(f'traces that are not {length:.0f} mm long, without a calibration pulse or '
+                       'names of leads that say where each begins; is the sheet cut off?')
+    strips = {index - len(cells) + lead_rows: lead for lead, index in beside
+              if index >= len(cells)}
+    placed = _assemble(heights, frame, (name, cells, lead_rows), px_per_mm, strips)
     known = f'{len(right)} names of leads read, which agree' if len(right) >= FEW else \
         'the names of the leads could not be read: their usual order is taken for granted'
     return placed._replace(known=known)
 
 
 def _names_of(cells, names, heights, frame, px_per_mm):
-    """The names beside the cells: list of (lead, index of its cell)."""
+    """The names beside the cells and the strips below: list of (lead, index of its cell)."""
     middles = [np.nanmedian(row) / px_per_mm for row in heights]
     places = []
     for lead, row, start, end, _, _ in cells:
@@ -218,14 +249,13 @@ def _names_of(cells, names, heights, frame, px_per_mm):
                        middles[row]))
     strips = range(max(cell[1] for cell in cells) + 1, len(heights))
     places += [('', frame.start, middles[row]) for row in strips]
-    read = labels.match(names, places, np.median(np.diff(middles)))
-    return [(lead, index) for lead, index in read if index < len(cells)]
+    return labels.match(names, places, np.median(np.diff(middles)))
 
 
 def _contradict(cells, read):
     """Whether names that were read are clearly those of other leads."""
-    wrong = sum(lead != cells[index][0].lstrip('-') for lead, index in read)
-    return wrong >= 2 and wrong > 0.3 * len(read)
+    wrong = [lead != cells[index][0].lstrip('-') for lead, index in read if index < len(cells)]
+    return sum(wrong) >= 2 and sum(wrong) > 0.3 * len(wrong)
 
 
 def _as_named(cells, read):
@@ -247,18 +277,26 @@ def _as_named(cells, read):
             for index, cell in enumerate(cells)]
 
 
-def _check_columns(cells, right, names, length):
-    """Refuse columns of which neither a pulse nor their length nor names say where they begin."""
-    away = []
-    for index in right:
-        lead, start = cells[index][0].lstrip('-'), cells[index][2]
-        away += [name.x - start for name in names if name.lead == lead
-                 and labels.BEFORE_MM > start - name.x > -labels.AFTER_MM]
-    begins = {cells[index][2] for index in right}
-    if len(begins) < 2 or len(away) < FEW or not -2.5 < np.median(away) < 3.5 \
-            or np.ptp(np.percentile(away, [20, 80])) > 2:
-        raise NotAnECG(f'traces that are not {length:.0f} mm long, without a calibration pulse or '
-                       'names of leads that say where each begins; is the sheet cut off?')
+def _as_placed(frame, cells, beside, names):
+    """The Frame in which names stand where the stretches after the first column begin."""
+    found = []
+    for lead, index in beside:
+        if index < len(cells) and lead == cells[index][0].lstrip('-') and cells[index][4]:
+            away = [name.x - cells[index][2] for name in names if name.lead == lead]
+            found.append((cells[index][2] - frame.start, min(away, key=abs)))
+    along, away = np.array(found).T if len(found) >= FEW else ([0], [0])
+    several = len(set(along)) > 1
+    if not (several or frame.pulse and along[0]):
+        return frame
+    slope, level = np.polyfit(along, away, 1) if several else (0, np.median(away))
+    if np.abs(away - level - slope * np.array(along)).max() > 2 or abs(slope) > 0.05:
+        return frame
+    start, length = frame.start, frame.end - frame.start
+    if not MOST_BEFORE < level < MOST_AFTER:
+        start += level - USUAL
+    if abs(slope) > WIDER:
+        length *= 1 + slope
+    return frame._replace(start=start, end=start + length, sure=True)
 
 
 def _cells(heights, frame, shape, names, px_per_mm):
@@ -294,26 +332,39 @@ def _read(row, start, length, frame, px_per_mm):
 
 
 def _broken(cells, lead_rows):
-    """The part of the limb leads that does not follow from the others at the same time, 0 to 1."""
+    """The part of the limb leads that does not follow from the others at the same time, 0 to 1,
+    when rows that a photo has sheared are shifted by some ms."""
     worst = 0.0
     for column in range(0, len(cells), lead_rows):
         limbs = [cell for cell in cells[column:column + lead_rows] if cell[0] in FROM_LIMBS]
         if len(limbs) < 3:
             continue
         values = np.stack([cell[5] for cell in limbs])
-        there = np.isfinite(values).all(axis=0)
-        if there.mean() < 0.5:
+        if np.isfinite(values).all(axis=0).mean() < 0.5:
             return 1.0
-        values = values[:, there] - np.median(values[:, there], axis=1, keepdims=True)
         space, _ = np.linalg.qr(np.array([FROM_LIMBS[cell[0]] for cell in limbs], float))
-        left = values - space @ (space.T @ values)
-        worst = max(worst, np.sqrt((left ** 2).sum() / max((values ** 2).sum(), 1e-9)
-                                   * len(limbs) / (len(limbs) - 2) / 3))
+        least = _left(values, space)
+        for row in [*range(len(limbs))] * 2 if least > BROKEN / 2 else ():
+            shifted = [values.copy() for _ in SHIFTS]
+            for each, shift in zip(shifted, SHIFTS):
+                each[row] = np.roll(each[row], shift)
+            least, values = min(((_left(each, space), each) for each in shifted),
+                                key=lambda each: each[0])
+        worst = max(worst, least)
     return worst
 
 
-def _assemble(heights, frame, found, px_per_mm, broken):
-    """Placed out of the cells and the strips below them."""
+def _left(values, space):
+    """The part of limb leads, float array (leads, samples), that is outside of `space`."""
+    values = values[:, np.isfinite(values).all(axis=0)]
+    values = values - np.median(values, axis=1, keepdims=True)
+    left = values - space @ (space.T @ values)
+    return float(np.sqrt((left ** 2).sum() / max((values ** 2).sum(), 1e-9)
+                         * len(values) / (len(values) - 2) / 3))
+
+
+def _assemble(heights, frame, found, px_per_mm, named):
+    """Placed out of the cells and the strips below them; named: {row of a strip: lead}."""
     name, cells, lead_rows = found
     values = np.full((len(LEADS), SAMPLES), np.nan)
     stretches = []
@@ -327,12 +378,15 @@ def _assemble(heights, frame, found, px_per_mm, broken):
         strip = np.full(SAMPLES, np.nan)
         cell = _read(heights[row], frame.start, frame.end - frame.start, frame, px_per_mm)
         strip[:len(cell)] = cell
-        different = [_difference(lead, strip) for lead in _by_the_law(values)]
-        best = int(np.argmin(different))
-        if different[best] > OTHER:
+        different, shifts = np.array([_difference(lead, strip) for lead in _by_the_law(values)]).T
+        likely = [STRIPS.get(lead, 1) * (0.5 if lead == named.get(row) else 1) for lead in LEADS]
+        best = int(np.argmin(different * likely))
+        clear = np.partition(different, 1)[1] > CLEARLY * different[best]
+        if different[best] > OTHER * (1.5 if clear else 1):
             raise NotAnECG(f'a sheet as {name} whose row {row + 1}, a rhythm strip, is like none '
                            'of its leads; are there two ECGs on it?')
         strips.append(LEADS[best])
+        strip = np.roll(strip, int(shifts[best]))
         level = np.nanmedian(values[best] - strip)
         values[best] = np.where(np.isfinite(values[best]), values[best], strip + level)
         stretches.append((LEADS[best], row, frame.start, frame.end))
@@ -341,7 +395,7 @@ def _assemble(heights, frame, found, px_per_mm, broken):
                if np.isfinite(row).sum() < LEAST_S * SAMPLING_RATE]
     if missing:
         raise NotAnECG(f'a sheet as {name} without {", ".join(missing)}, expected all twelve leads')
-    return Placed(values, name, stretches, broken)
+    return Placed(values, name, stretches)
 
 
 def _by_the_law(values):
@@ -360,10 +414,15 @@ def _by_the_law(values):
 
 
 def _difference(lead, strip):
-    """The part by which a strip differs from a lead where both are there, 0 to 1."""
-    there = np.isfinite(lead) & np.isfinite(strip)
-    if there.sum() < SAMPLING_RATE:
-        return 1.0
-    one, other = lead[there] - np.median(lead[there]), strip[there] - np.median(strip[there])
-    size = max((one ** 2).sum(), (other ** 2).sum(), 1e-9)
-    return float(np.sqrt(((one - other) ** 2).sum() / size))
+    """The part by which a strip differs from a lead where both are there, 0 to 1, without what
+    wanders slowly, and the shift, of some ms, with which it does: (float, samples)."""
+    found = [(np.inf, 0)]
+    for shift in SHIFTS:
+        both = np.stack([lead, np.roll(strip, shift)]).reshape(2, BLOCKS, -1)
+        both[:, ~np.isfinite(both).all(axis=0)] = np.nan
+        both = both[:, np.isfinite(both[0]).sum(axis=1) > SAMPLING_RATE / 2]
+        both -= np.nanmedian(both, axis=2, keepdims=True)
+        size = max(np.nansum(both ** 2, axis=(1, 2)).max(), 1e-9)
+        if both.size:
+            found.append((np.sqrt(np.nansum((both[0] - both[1]) ** 2) / size), shift))
+    return min(found)
