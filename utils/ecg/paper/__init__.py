@@ -89,6 +89,28 @@ def read_sheet(picture, page=1):
                        'photographed at 150 dpi or more')
     flat, inside, origin = ink.lay_flat(picture, found, FLAT)
     dark = ink.find_ink(flat, inside, FLAT)
+    turn = 0 if ink.is_level(dark, FLAT) else 1
+    try:
+        heights, frame, placed = _read_traces(np.rot90(dark, turn))
+    except NotAnECG as upright:
+        try:
+            turn += 2
+            heights, frame, placed = _read_traces(np.rot90(dark, turn))
+        except NotAnECG:
+            raise upright from None
+    lines = [(lead, found.pixels(_on_flat(heights[row], (start, end), dark.shape, turn) / FLAT
+                                 + origin)) for lead, row, start, end in placed.stretches]
+    values, shown = placed.values, np.isfinite(placed.values)
+    rotation = (found.rotation + 90 * turn + 180) % 360 - 180
+    raw = Raw(values, list(LEADS), SAMPLING_RATE, ['mV'] * len(LEADS),
+              [_describe(placed, frame, found, rotation)], shown)
+    return Sheet(raw, placed.name, found.px_per_mm, frame.mm_per_s, frame.mm_per_mv,
+                 rotation, picture, lines, page)
+
+
+def _read_traces(dark):
+    """What stands on a sheet that is upright: (heights of traces.measure(), Frame, Placed)."""
+    dark = np.ascontiguousarray(dark)
     baselines = traces.find_rows(dark, FLAT)
     if not len(baselines):
         raise NotAnECG(NO_TRACE)
@@ -99,27 +121,25 @@ def read_sheet(picture, page=1):
     frame = layout.find_frame(heights, FLAT)
     placed = layout.place(heights, frame, FLAT)
     traces.refuse_tangled(heights, FLAT)
-    lines = [(lead, _in_picture(heights[row], (start, end), found, origin))
-             for lead, row, start, end in placed.stretches]
-    values, shown = placed.values, np.isfinite(placed.values)
-    raw = Raw(values, list(LEADS), SAMPLING_RATE, ['mV'] * len(LEADS),
-              [_describe(placed, frame, found)], shown)
-    return Sheet(raw, placed.name, found.px_per_mm, frame.mm_per_s, frame.mm_per_mv,
-                 found.rotation, picture, lines, page)
+    return heights, frame, placed
 
 
-def _in_picture(row, span, found, origin):
-    """Pixels of the picture in which a stretch of a row lies: float array (n, 2)."""
+def _on_flat(row, span, shape, turn):
+    """Where on the flat sheet of a shape a stretch of a row is that was read after `turn` times 90
+    degrees: float array (n, 2), pixels."""
     columns = np.arange(max(int(span[0] * FLAT), 0), min(int(span[1] * FLAT), len(row)))
     columns = columns[np.isfinite(row[columns])]
-    return found.pixels(np.stack([columns, row[columns]], axis=1) / FLAT + origin)
+    middle = (np.array(shape[::-1]) - 1) / 2
+    places = np.stack([columns, row[columns]], axis=1) - (middle[::-1] if turn % 2 else middle)
+    turned = (places[:, 0] + 1j * places[:, 1]) * 1j ** turn
+    return np.stack([turned.real, turned.imag], axis=1) + middle
 
 
-def _describe(placed, frame, found):
+def _describe(placed, frame, found, rotation):
     seconds = np.isfinite(placed.values).sum(axis=1) / SAMPLING_RATE
     shown = f'{seconds.min():.3g} s' if np.ptp(seconds) < 0.1 else \
         ', '.join(f'{lead} {each:.3g} s' for lead, each in zip(LEADS, seconds))
     scale = '' if frame.pulse else ' (no calibration pulse found: taken for granted)'
     return (f'read from a picture of a sheet: {placed.name} leads, {frame.mm_per_s:g} mm/s, '
             f'{frame.mm_per_mv:g} mm/mV{scale}, {found.px_per_mm:.1f} pixels a mm, turned by '
-            f'{found.rotation:.1f} degrees; shown of each lead: {shown}')
+            f'{rotation:.1f} degrees; shown of each lead: {shown}')
