@@ -10,6 +10,8 @@ from utils.ecg.signals import LEADS, SAMPLING_RATE, NotAnECG, Raw
 COARSEST = 3.7  # pixels a mm
 PAGE = '#page='
 NO_TRACE = 'a picture with a grid and no trace on it, expected an ECG'
+SIDEWAYS = 'a sheet that lies on its side and cannot be read for certain; turn the picture'
+CERTAIN = 0.1  # part of the limb leads that may not follow from one another on what is turned
 FLAT = 8  # pixels a mm of the sheet laid flat
 
 
@@ -89,15 +91,7 @@ def read_sheet(picture, page=1):
                        'photographed at 150 dpi or more')
     flat, inside, origin = ink.lay_flat(picture, found, FLAT)
     dark = ink.find_ink(flat, inside, FLAT)
-    turn = 0 if ink.is_level(dark, FLAT) else 1
-    try:
-        heights, frame, placed = _read_traces(np.rot90(dark, turn))
-    except NotAnECG as upright:
-        try:
-            turn += 2
-            heights, frame, placed = _read_traces(np.rot90(dark, turn))
-        except NotAnECG:
-            raise upright from None
+    turn, (heights, frame, placed) = _read_turned(dark)
     lines = [(lead, found.pixels(_on_flat(heights[row], (start, end), dark.shape, turn) / FLAT
                                  + origin)) for lead, row, start, end in placed.stretches]
     values, shown = placed.values, np.isfinite(placed.values)
@@ -106,6 +100,24 @@ def read_sheet(picture, page=1):
               [_describe(placed, frame, found, rotation)], shown)
     return Sheet(raw, placed.name, found.px_per_mm, frame.mm_per_s, frame.mm_per_mv,
                  rotation, picture, lines, page)
+
+
+def _read_turned(dark):
+    """(how often it has to be turned by 90 degrees, what _read_traces() then gives).
+
+    What is not upright must keep the laws well: upside down, V4 to V6 nearly keep Cabrera's.
+    """
+    found, problems = [], []
+    for turn in (0, 2) if ink.is_level(dark, FLAT) else (1, 3):
+        try:
+            found.append((turn, _read_traces(np.rot90(dark, turn))))
+            if found[-1][1][2].broken < CERTAIN:
+                return found[-1]
+        except NotAnECG as error:
+            problems.append(error)
+    if found and found[0][0] == 0:
+        return found[0]
+    raise problems[0] if problems else NotAnECG(SIDEWAYS)
 
 
 def _read_traces(dark):
