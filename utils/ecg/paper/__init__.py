@@ -41,10 +41,9 @@ def read_picture(path):
     """
     file, _, only = path.partition(PAGE)
     sheets, problems = [], []
-    for number, picture in enumerate(pages.read(file), 1):
+    for number, picture in pages.read(file, int(only or 0)):
         try:
-            if only in ('', str(number)):
-                sheets.append(read_sheet(picture, number))
+            sheets.append(read_sheet(picture, number))
         except NotAnECG as error:
             problems.append((number, str(error)))
     if not sheets:
@@ -67,14 +66,15 @@ def is_picture(path):
 
 
 def paths_of(path):
-    """What is to be read of a file: [path], or of several pages those that are ECGs, with #page=2
+    """What is to be read of a file: [path], or of several pages those with a grid, with #page=2
     at their end."""
     if not is_picture(path) or pages.count(path) < 2:
         return [path]
     try:
-        return [f'{path}{PAGE}{sheet.page}' for sheet in read_picture(path)]
+        found = [number for number, picture in pages.read(path) if _find_grid(picture)]
     except NotAnECG:
         return [path]
+    return [f'{path}{PAGE}{number}' for number in found] or [path]
 
 
 def read_sheet(picture, page=1):
@@ -84,8 +84,8 @@ def read_sheet(picture, page=1):
     Returns: Sheet
     Raises: signals.NotAnECG, why it is none or cannot be read
     """
-    found = grid.find_grid(picture)
-    if found is None or found.px_per_mm < COARSEST:  # what is no grid looks like a coarse one
+    found = _find_grid(picture)
+    if found is None:
         raise NotAnECG('a picture without the grid of ECG paper, or with one of less than 4 pixels '
                        'a mm, so nothing says its scale; expected a whole ECG sheet, scanned or '
                        'photographed at 150 dpi or more')
@@ -100,6 +100,11 @@ def read_sheet(picture, page=1):
               [_describe(placed, frame, found, rotation)], shown)
     return Sheet(raw, placed.name, found.px_per_mm, frame.mm_per_s, frame.mm_per_mv,
                  rotation, picture, lines, page)
+
+
+def _find_grid(picture):
+    found = grid.find_grid(picture)  # what is no grid looks like a coarse one
+    return found if found and found.px_per_mm >= COARSEST else None
 
 
 def _read_turned(dark):
