@@ -92,6 +92,7 @@ def read_sheet(picture, page=1):
     flat, inside, origin = ink.lay_flat(picture, found, FLAT)
     dark = ink.find_ink(flat, inside, FLAT)
     turn, (heights, frame, placed) = _read_turned(dark)
+    traces.refuse_tangled(heights, FLAT)
     lines = [(lead, found.pixels(_on_flat(heights[row], (start, end), dark.shape, turn) / FLAT
                                  + origin)) for lead, row, start, end in placed.stretches]
     values, shown = placed.values, np.isfinite(placed.values)
@@ -136,9 +137,7 @@ def _read_traces(dark):
     if not len(heights):
         raise NotAnECG(NO_TRACE)
     frame = layout.find_frame(heights, FLAT)
-    placed = layout.place(heights, frame, FLAT)
-    traces.refuse_tangled(heights, FLAT)
-    return heights, frame, placed
+    return heights, frame, layout.place(heights, frame, FLAT)
 
 
 def _on_flat(row, span, shape, turn):
