@@ -34,7 +34,7 @@ BESIDE_TRACE_MM = 40  # of the begin or end of a row, in which a pulse is
 LENGTH_MM = 250  # of 10 s at 25 mm/s, of 5 s at 50 mm/s
 CAPS_MM, BESIDE_MM = 1.2, 30
 SHORTEST = 0.9  # of the whole length that must be there
-FEW = 3  # names, below which they say nothing
+FEW, MISREAD = 3, 0.15  # names, below which they say nothing; part that may be misread
 WIDER = 0.01  # part by which columns must be wider than 2.5 s to be so
 # mm behind the begin of its stretch that a name may be without a doubt about the begin, and is.
 MOST_BEFORE, MOST_AFTER, USUAL = -2.5, 4.5, 1
@@ -234,9 +234,10 @@ def place(heights, frame, names, px_per_mm):
     strips = {index - len(cells) + lead_rows: lead for lead, index in beside
               if index >= len(cells)}
     placed = _assemble(heights, frame, (name, cells, lead_rows), px_per_mm, strips)
+    wrong = _wrong(cells, read)
     known = f'{len(right)} names of leads read, which agree' if len(right) >= FEW else \
         'the names of the leads could not be read: their usual order is taken for granted'
-    return placed._replace(known=known)
+    return placed._replace(known=known + (f'; but {wrong}' if wrong else ''))
 
 
 def _names_of(cells, names, heights, frame, px_per_mm):
@@ -255,7 +256,13 @@ def _names_of(cells, names, heights, frame, px_per_mm):
 def _contradict(cells, read):
     """Whether names that were read are clearly those of other leads."""
     wrong = [lead != cells[index][0].lstrip('-') for lead, index in read if index < len(cells)]
-    return sum(wrong) >= 2 and sum(wrong) > 0.3 * len(wrong)
+    return sum(wrong) >= 2 and sum(wrong) > MISREAD * len(wrong)
+
+
+def _wrong(cells, read):
+    """The names that are not those of the leads beside them, in words."""
+    return ', '.join(f'{lead} is read where {cells[index][0]} is expected' for lead, index in read
+                     if lead != cells[index][0].lstrip('-'))
 
 
 def _as_named(cells, read):
@@ -263,8 +270,7 @@ def _as_named(cells, read):
 
     Raises: NotAnECG where the names do not say so for at least five of them
     """
-    wrong = ', '.join(f'{lead} where {cells[index][0]} is expected' for lead, index in read
-                      if lead != cells[index][0].lstrip('-'))
+    wrong = _wrong(cells, read)
     chest = [index for index, cell in enumerate(cells) if cell[0] in LEADS[6:]]
     named = {index: lead for lead, index in read}
     left = [lead for lead in LEADS[6:] if lead not in named.values()]
