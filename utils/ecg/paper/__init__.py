@@ -96,9 +96,9 @@ def read_sheet(picture, page=1):
     heights = traces.drop_edges(heights, FLAT)
     if not len(heights):
         raise NotAnECG(NO_TRACE)
-    frame = layout.find_frame(dark, heights, FLAT)
-    names = labels.read_names(dark, heights, FLAT)
-    placed = layout.place(heights, frame, names, FLAT)
+    words = labels.read_words(dark, heights, FLAT)
+    frame = layout.find_frame(dark, heights, labels.scale_of(words), FLAT)
+    placed = layout.place(heights, frame, [word for word in words if word.lead], FLAT)
     traces.refuse_tangled(heights, FLAT)
     lines = [(lead, _in_picture(heights[row], (start, end), found, origin))
              for lead, row, start, end in placed.stretches]
@@ -120,7 +120,11 @@ def _describe(placed, frame, found):
     seconds = np.isfinite(placed.values).sum(axis=1) / SAMPLING_RATE
     shown = f'{seconds.min():.3g} s' if np.ptp(seconds) < 0.1 else \
         ', '.join(f'{lead} {each:.3g} s' for lead, each in zip(LEADS, seconds))
-    scale = '' if frame.pulse else ' (no calibration pulse found: taken for granted)'
+    scale = ' (as printed: no calibration pulse found)'
+    if frame.granted:
+        scale = f' ({frame.granted}: no calibration pulse or print found, taken for granted)'
+    elif frame.pulse:
+        scale = ''
     return (f'read from a picture of a sheet: {placed.name} leads, {frame.mm_per_s:g} mm/s, '
             f'{frame.mm_per_mv:g} mm/mV{scale}, {found.px_per_mm:.1f} pixels a mm, turned by '
             f'{found.rotation:.1f} degrees; shown of each lead: {shown}; '

@@ -1,4 +1,4 @@
-"""The names of the leads as they are printed on a sheet, read by comparing words with templates."""
+"""What is printed on a sheet, names of leads and the scale, read by comparing with templates."""
 import functools
 import os
 from typing import NamedTuple
@@ -15,12 +15,13 @@ TWELVE = ('aVR', 'aVL', 'aVF', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6')  # I is any u
 OTHERS = ('V7', 'V8', 'V9', 'V3R', 'V4R', 'V5R', 'V6R')
 OLD = {'VR': 'aVR', 'VL': 'aVL', 'VF': 'aVF'}  # or an a that a separator touches
 # What is none of these is read, too, so that it is not taken for one.
-WORDS = TWELVE + OTHERS + ('AVR', 'AVL', 'AVF', '-aVR', '-AVR', 'II', 'III', 'mm', 'mV',
-                           'Hz', 'ms', *OLD)
+NUMBERS, UNITS = ('5', '10', '20', '25', '50'), ('mm/s', 'mm/mV')
+WORDS = (*TWELVE, *OTHERS, *OLD, *NUMBERS, *UNITS, 'AVR', 'AVL', 'AVF', '-aVR', '-AVR', 'II', 'III',
+         'Hz', 'ms', 'VT', 'QT', 'PR', 'HR')
 LEADS_OF = {**{word: {each.upper(): each for each in TWELVE + OTHERS}.get(word.upper().lstrip('-'))
                for word in WORDS}, **OLD}
 SHAPE = (24, 40)  # pixels that each word is stretched to
-LOWEST, HIGHEST, WIDEST = 1.4, 5.5, 14  # mm of a word
+LOWEST, HIGHEST, WIDEST = 1.4, 5.5, 18  # mm of a word
 INK, FAINT = 0.45, 0.3  # of the ink's darkness, where a letter's edge is
 TRACE_MM = 0.6  # width of what is taken out along a trace
 BEFORE_MM, FIRST_MM, AFTER_MM = 6, 28, 15  # how far from where its lead begins a name is
@@ -30,42 +31,56 @@ GAP_MM = 0.9  # between letters of a word
 ALIKE, CUT, BETTER = 0.72, 0.82, 0.05
 
 
-class Name(NamedTuple):
-    """The name of a lead, of TWELVE or OTHERS, its left edge and middle on the flat sheet, mm."""
+class Word(NamedTuple):
+    """A word, its left and right edge and middle on the flat sheet, mm; lead: str, or None where it
+    is the name of none; alike: float, the correlation."""
+    text: str
     lead: str
     x: float
+    right: float
     y: float
     alike: float
 
 
-def read_names(ink, heights, px_per_mm):
-    """Read the leads' names.
+def read_words(ink, heights, px_per_mm):
+    """Read the names of leads and what may be a scale.
 
     ink: float32 array (height, width), as ink.find_ink(); heights: as traces.measure()
-    Returns: list of Name, those that are read with certainty
+    Returns: list of Word, those that are read with certainty
     """
-    templates, names, aspects = _templates()
+    templates, texts, aspects = _templates()
     found = []
     for picture, level, least in ((ink, INK, ALIKE), (ink, FAINT, ALIKE),
                                   (_without(ink, heights, px_per_mm), INK, CUT)):
-        for x, y, width, height in _words(picture, level, px_per_mm):
+        for x, y, width, height in _boxes(picture, level, px_per_mm):
             word = _standard(picture[y:y + height, x:x + width])
             alike = np.where(np.abs(np.log(aspects * height / width)) < 0.3, templates @ word, 0)
             best = alike.argmax()
-            if alike[best] > max(least, alike[names != names[best]].max() + BETTER):
-                found.append(Name(LEADS_OF[names[best]], x / px_per_mm,
-                                  (y + height / 2) / px_per_mm, alike[best]))
+            if alike[best] > max(least, alike[texts != texts[best]].max() + BETTER):
+                edges = np.array([x, x + width, y + height / 2]) / px_per_mm
+                found.append(Word(texts[best], LEADS_OF[texts[best]], *edges, alike[best]))
     result = []
-    for name in sorted(found, key=lambda each: -each.alike):
-        if all(np.hypot(name.x - other.x, name.y - other.y) > SAME_MM for other in result):
-            result.append(name)
-    return [name for name in result if name.lead]
+    for word in sorted(found, key=lambda each: -each.alike):
+        if all(np.hypot(word.x - other.x, word.y - other.y) > SAME_MM for other in result):
+            result.append(word)
+    return result
+
+
+def scale_of(words):
+    """The scale that is printed: [mm/s, mm/mV], each None where there is none, or more than one."""
+    result = []
+    for unit, values in zip(UNITS, (('25', '50'), ('5', '10', '20'))):
+        found = {word.text for word in words for other in words if other.text == unit
+                 and word.text in values and abs(word.y - other.y) < 1.5
+                 and 0 < other.x - word.right < 3.5}
+        result.append(float(found.pop()) if len(found) == 1 else None)
+    return result
 
 
 def match(names, places, spacing):
     """Which names are printed beside which stretches.
 
-    names: list of Name; places: list of (lead, x, y), where each stretch of a lead begins, mm, a
+    names: list of Word; places: list of (lead, x, y), where each stretch of a lead begins, mm, a
         rhythm strip's lead being ''; spacing: float, mm between the rows
     Returns: list of (name's lead, index of the place), whichever way of placing names, above,
         below or beside, agrees best with the leads
@@ -98,7 +113,7 @@ def _without(ink, heights, px_per_mm):
     return ink
 
 
-def _words(ink, level, px_per_mm):
+def _boxes(ink, level, px_per_mm):
     """Boxes around what may be words: int array (words, 4), x, y, width, height."""
     stats = cv2.connectedComponentsWithStats((ink > level).astype(np.uint8))[2][1:]
     letters = np.zeros(ink.shape, np.uint8)

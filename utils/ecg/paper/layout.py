@@ -27,6 +27,7 @@ CLEARLY = 1.6  # times as much
 BLOCKS = 8  # parts of a strip that are levelled
 SHIFTS = range(-6, 7, 2)  # samples that a row may be shifted by
 SPEEDS, GAINS = (25, 50), (5, 10, 20)  # mm/s, mm/mV
+USUALLY = 25, 10
 PULSE_MM, PULSE_OFF = (3.5, 5, 10), 0.2  # widths, some are narrow; log by which one may be off
 FAST_MM = 7  # a wider pulse, of 0.2 s, is one at 50 mm/s
 HALF_MM = 12  # from the begin of a row, in which a pulse that is cut is
@@ -37,7 +38,7 @@ SHORTEST = 0.9  # of the whole length that must be there
 FEW, MISREAD = 3, 0.15  # names, below which they say nothing; part that may be misread
 WIDER = 0.01  # part by which columns must be wider than 2.5 s to be so
 # mm behind the begin of its stretch that a name may be without a doubt about the begin, and is.
-MOST_BEFORE, MOST_AFTER, USUAL = -2.5, 4.5, 1
+MOST_BEFORE, MOST_AFTER, USUAL = -1.5, 4.5, 1
 EDGE_MM = 0.4  # at the ends of a stretch that may be a separator's ink
 LEAST_S = 1  # of a lead
 HOLE_MM = 2.5  # a hole in a trace that is wider is one in the signal, too
@@ -53,7 +54,8 @@ class Pulse(NamedTuple):
 
 class Frame(NamedTuple):
     """Where the traces begin and, if nothing is cut off, end, in mm of the flat sheet, and their
-    scale; pulse: whether one says so; seen: mm of them that are there; sure: of start and end."""
+    scale; pulse: whether there is one; seen: mm of them that are there; sure: of start and end;
+    granted: the units for which neither a pulse nor print says the scale."""
     start: float
     end: float
     mm_per_s: float
@@ -61,6 +63,7 @@ class Frame(NamedTuple):
     pulse: bool
     seen: float
     sure: bool
+    granted: str
 
 
 class Placed(NamedTuple):
@@ -76,20 +79,25 @@ class Placed(NamedTuple):
     known: str = ''
 
 
-def find_frame(ink, heights, px_per_mm):
+def find_frame(ink, heights, printed, px_per_mm):
     """Find scale, start and end of the traces.
 
     ink: float32 array (height, width), as ink.find_ink(); heights: float array (rows, width), as
-        traces.measure()
-    Raises: NotAnECG
+        traces.measure(); printed: [mm/s, mm/mV] as labels.scale_of()
+    Raises: NotAnECG where a pulse contradicts what is printed
     """
     rows = [row / px_per_mm for row in heights]
     start, end = np.median([_longest(np.isfinite(row), px_per_mm) for row in rows], axis=0)
     pulse = _find_pulse(ink, len(rows), (start, end), px_per_mm)
-    speed, gain = SPEEDS[0], 10
+    measured = [None, None]
     if pulse:
-        gain = min(GAINS, key=lambda each: abs(np.log(each / pulse.height)))
-        speed = SPEEDS[int(pulse.width > FAST_MM)]
+        measured = [SPEEDS[int(pulse.width > FAST_MM)] if pulse.width else None,
+                    min(GAINS, key=lambda each: abs(np.log(each / pulse.height)))]
+    for one, other, unit in zip(measured, printed, labels.UNITS):
+        if one and other and one != other:
+            raise NotAnECG(f'a sheet whose calibration pulse says {one:g} {unit}, and on which '
+                           f'{other:g} {unit} is printed')
+    speed, gain = (one or other or usual for one, other, usual in zip(measured, printed, USUALLY))
     length = LENGTH_MM if end - start < 1.5 * LENGTH_MM else 2 * LENGTH_MM
     left = pulse and pulse.end < (start + end) / 2
     if left:
@@ -103,8 +111,10 @@ def find_frame(ink, heights, px_per_mm):
         start += over / 2
     elif not left and (pulse or over > 0):  # names at the left
         start = end - length
-    return Frame(float(start), float(start + length), speed, gain, bool(pulse and pulse.width),
-                 float(min(length, length + over)), sure)
+    granted = [unit for one, other, unit in zip(measured, printed, labels.UNITS)
+               if not one and not other]
+    return Frame(float(start), float(start + length), speed, gain, bool(pulse),
+                 float(min(length, length + over)), sure, ' and '.join(granted))
 
 
 def _longest(there, px_per_mm, close=4):
@@ -193,7 +203,7 @@ def _gap_after(row, edge, px_per_mm):
 def place(heights, frame, names, px_per_mm):
     """Find the layout.
 
-    heights: float array (rows, width), y in pixels; frame: Frame; names: list of labels.Name
+    heights: float array (rows, width), y in pixels; frame: Frame; names: list of labels.Word
     Returns: Placed, what agrees best with the laws and with the names
     Raises: NotAnECG
     """
@@ -292,7 +302,8 @@ def _as_placed(frame, cells, beside, names):
             found.append((cells[index][2] - frame.start, min(away, key=abs)))
     along, away = np.array(found).T if len(found) >= FEW else ([0], [0])
     several = len(set(along)) > 1
-    if not (several or frame.pulse and along[0]):
+    fits = MOST_BEFORE < np.median(away) < MOST_AFTER and frame.seen == frame.end - frame.start
+    if not (several or along[0] and (frame.pulse or fits)):
         return frame
     slope, level = np.polyfit(along, away, 1) if several else (0, np.median(away))
     if np.abs(away - level - slope * np.array(along)).max() > 2 or abs(slope) > 0.05:
