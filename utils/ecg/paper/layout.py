@@ -22,8 +22,9 @@ FROM_LIMBS = {'I': (1, 0), 'II': (0, 1), 'III': (-1, 1), 'aVR': (-0.5, -0.5), '-
               'aVL': (1, -0.5), 'aVF': (-0.5, 1)}
 SELDOM = 1.3  # times as well as the usual order Cabrera's must agree to be taken for it
 BROKEN = 0.22  # part of the limb leads that may not follow from one another
-OTHER = 0.3  # part by which a strip may differ from its lead, by half more if others differ
-CLEARLY = 1.6  # times as much
+# Part by which a strip may differ from its lead, by half more where it bears the lead's name or
+# differs from all others by so many times as much.
+OTHER, CLEARLY = 0.3, 1.6
 BLOCKS = 8  # parts of a strip that are levelled
 SHIFTS = range(-6, 7, 2)  # samples that a row may be shifted by
 SPEEDS, GAINS = (25, 50), (5, 10, 20)  # mm/s, mm/mV
@@ -398,7 +399,8 @@ def _assemble(heights, frame, found, px_per_mm, named):
         different, shifts = np.array([_difference(lead, strip) for lead in _by_the_law(values)]).T
         likely = [STRIPS.get(lead, 1) * (0.5 if lead == named.get(row) else 1) for lead in LEADS]
         best = int(np.argmin(different * likely))
-        clear = np.partition(different, 1)[1] > CLEARLY * different[best]
+        clear = named.get(row) == LEADS[best] \
+            or np.partition(different, 1)[1] > CLEARLY * different[best]
         if different[best] > OTHER * (1.5 if clear else 1):
             raise NotAnECG(f'a sheet as {name} whose row {row + 1}, a rhythm strip, is like none '
                            'of its leads; are there two ECGs on it?')
