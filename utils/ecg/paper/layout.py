@@ -22,7 +22,7 @@ FROM_LIMBS = {'I': (1, 0), 'II': (0, 1), 'III': (-1, 1), 'aVR': (-0.5, -0.5), '-
               'aVL': (1, -0.5), 'aVF': (-0.5, 1)}
 SELDOM = 1.3  # times as well as the usual order Cabrera's must agree to be taken for it
 BROKEN = 0.22  # part of the limb leads that may not follow from one another
-# Part by which a strip may differ from its lead, by half more where it bears the lead's name or
+# Part by which a strip may differ from its lead; times as much, where it bears the lead's name or
 # differs from all others by so many times as much.
 OTHER, CLEARLY = 0.3, 1.6
 BLOCKS = 8  # parts of a strip that are levelled
@@ -401,7 +401,7 @@ def _assemble(heights, frame, found, px_per_mm, named):
         best = int(np.argmin(different * likely))
         clear = named.get(row) == LEADS[best] \
             or np.partition(different, 1)[1] > CLEARLY * different[best]
-        if different[best] > OTHER * (1.5 if clear else 1):
+        if different[best] > OTHER * (CLEARLY if clear else 1):
             raise NotAnECG(f'a sheet as {name} whose row {row + 1}, a rhythm strip, is like none '
                            'of its leads; are there two ECGs on it?')
         strips.append(LEADS[best])
