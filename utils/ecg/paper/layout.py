@@ -80,6 +80,15 @@ class Placed(NamedTuple):
     known: str = ''
 
 
+class Order(NamedTuple):
+    """A layout: the stretches of its leads as _cells(), the names beside them as labels.match()."""
+    name: str
+    cells: list
+    lead_rows: int
+    beside: list
+    frame: Frame
+
+
 def find_frame(ink, heights, printed, px_per_mm):
     """Find scale, start and end of the traces.
 
@@ -215,22 +224,12 @@ def place(heights, frame, names, px_per_mm):
     if frame.seen < SHORTEST * length:
         raise NotAnECG(f'traces of {frame.seen:.0f} mm, expected {length:.0f}; is the sheet cut '
                        'off?')
-    tried = []
-    for lead_rows, columns in LAYOUTS[rows]:
-        for cabrera in (False, True):
-            order = CABRERA if cabrera else LEADS
-            cells = _cells(heights, frame, (lead_rows, columns), order, px_per_mm)
-            beside = _names_of(cells, names, heights, frame, px_per_mm)
-            there = _as_placed(frame, cells, beside, names) if columns > 1 else frame
-            if there != frame:
-                cells = _cells(heights, there, (lead_rows, columns), order, px_per_mm)
-            name = f'{lead_rows} x {columns}' + ' Cabrera' * cabrera
-            broken = (SELDOM if cabrera else 1) * _broken(cells, lead_rows)
-            tried.append((broken > BROKEN, _contradict(cells, beside), broken, name, cells,
-                          lead_rows, beside, there))
-    refused, contradicted, broken, name, cells, lead_rows, beside, frame = min(
-        tried, key=lambda each: each[:3])
-    if refused:
+    order, broken, contradicted = min(
+        (_try_order(heights, frame, names, shape, cabrera, px_per_mm)
+         for shape in LAYOUTS[rows] for cabrera in (False, True)),
+        key=lambda each: (each[1] > BROKEN, each[2], each[1]))
+    name, cells, lead_rows, beside, frame = order
+    if broken > BROKEN:
         raise NotAnECG(f'a sheet whose limb leads do not follow from one another, best as {name} '
                        f'({broken:.0%} of them do not): the leads are in an order that is not '
                        'known here, or the traces cannot be followed')
@@ -249,6 +248,21 @@ def place(heights, frame, names, px_per_mm):
     known = f'{len(right)} names of leads read, which agree' if len(right) >= FEW else \
         'the names of the leads could not be read: their usual order is taken for granted'
     return placed._replace(known=known + (f'; but {wrong}' if wrong else ''))
+
+
+def _try_order(heights, frame, names, shape, cabrera, px_per_mm):
+    """A sheet read as one layout: (its Order, the part of the laws that is broken, whether names
+    contradict it)."""
+    lead_rows, columns = shape
+    leads = CABRERA if cabrera else LEADS
+    cells = _cells(heights, frame, shape, leads, px_per_mm)
+    beside = _names_of(cells, names, heights, frame, px_per_mm)
+    there = _as_placed(frame, cells, beside, names) if columns > 1 else frame
+    if there != frame:
+        cells = _cells(heights, there, shape, leads, px_per_mm)
+    name = f'{lead_rows} x {columns}' + ' Cabrera' * cabrera
+    broken = (SELDOM if cabrera else 1) * _broken(cells, lead_rows)
+    return Order(name, cells, lead_rows, beside, there), broken, _contradict(cells, beside)
 
 
 def _names_of(cells, names, heights, frame, px_per_mm):
