@@ -22,9 +22,9 @@ FROM_LIMBS = {'I': (1, 0), 'II': (0, 1), 'III': (-1, 1), 'aVR': (-0.5, -0.5), '-
               'aVL': (1, -0.5), 'aVF': (-0.5, 1)}
 SELDOM = 1.3  # times as well as the usual order Cabrera's must agree to be taken for it
 BROKEN = 0.22  # part of the limb leads that may not follow from one another
-# Part by which a strip may differ from its lead; times as much, where it bears the lead's name or
-# differs from all others by so many times as much.
-OTHER, CLEARLY = 0.3, 1.6
+# Part by which a strip may differ from its lead; and if it bears the lead's name or differs from all
+# others by so many times as much.
+OTHER, CLEARLY = (0.3, 0.4), 1.6
 BLOCKS = 8  # parts of a strip that are levelled
 SHIFTS = range(-6, 7, 2)  # samples that a row may be shifted by
 SPEEDS, GAINS = (25, 50), (5, 10, 20)  # mm/s, mm/mV
@@ -415,7 +415,7 @@ def _assemble(heights, frame, found, px_per_mm, named):
         best = int(np.argmin(different * likely))
         clear = named.get(row) == LEADS[best] \
             or np.partition(different, 1)[1] > CLEARLY * different[best]
-        if different[best] > OTHER * (CLEARLY if clear else 1):
+        if different[best] > OTHER[bool(clear)]:
             raise NotAnECG(f'a sheet as {name} whose row {row + 1}, a rhythm strip, is like none '
                            'of its leads; are there two ECGs on it?')
         strips.append(LEADS[best])
