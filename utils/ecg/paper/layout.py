@@ -22,8 +22,8 @@ FROM_LIMBS = {'I': (1, 0), 'II': (0, 1), 'III': (-1, 1), 'aVR': (-0.5, -0.5), '-
               'aVL': (1, -0.5), 'aVF': (-0.5, 1)}
 SELDOM = 1.3  # times as well as the usual order Cabrera's must agree to be taken for it
 BROKEN = 0.22  # part of the limb leads that may not follow from one another
-# Part by which a strip may differ from its lead; and if it bears the lead's name or differs from all
-# others by so many times as much.
+# Part by which a strip may differ from its lead; and if it bears the lead's name, or differs from
+# all others by so many times as much.
 OTHER, CLEARLY = (0.3, 0.4), 1.6
 BLOCKS = 8  # parts of a strip that are levelled
 SHIFTS = range(-6, 7, 2)  # samples that a row may be shifted by
