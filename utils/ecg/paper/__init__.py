@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.ecg.paper import grid, ink, layout, pages, traces
+from utils.ecg.paper import grid, ink, labels, layout, pages, traces
 from utils.ecg.paper.pages import EXTENSIONS
 from utils.ecg.signals import LEADS, SAMPLING_RATE, NotAnECG, Raw
 
@@ -136,8 +136,10 @@ def _read_traces(dark):
     heights = traces.drop_edges(heights, FLAT)
     if not len(heights):
         raise NotAnECG(NO_TRACE)
-    frame = layout.find_frame(heights, FLAT)
-    return heights, frame, layout.place(heights, frame, FLAT)
+    words = labels.read_words(dark, heights, FLAT)
+    frame = layout.find_frame(dark, heights, labels.scale_of(words), FLAT)
+    placed = layout.place(heights, frame, [word for word in words if word.lead], FLAT)
+    return heights, frame, placed
 
 
 def _on_flat(row, span, shape, turn):
@@ -155,7 +157,11 @@ def _describe(placed, frame, found, rotation):
     seconds = np.isfinite(placed.values).sum(axis=1) / SAMPLING_RATE
     shown = f'{seconds.min():.3g} s' if np.ptp(seconds) < 0.1 else \
         ', '.join(f'{lead} {each:.3g} s' for lead, each in zip(LEADS, seconds))
-    scale = '' if frame.pulse else ' (no calibration pulse found: taken for granted)'
+    scale = ' (as printed: no calibration pulse found)'
+    if frame.granted:
+        scale = f' ({frame.granted}: no calibration pulse or print found, taken for granted)'
+    elif frame.pulse:
+        scale = ''
     return (f'read from a picture of a sheet: {placed.name} leads, {frame.mm_per_s:g} mm/s, '
             f'{frame.mm_per_mv:g} mm/mV{scale}, {found.px_per_mm:.1f} pixels a mm, turned by '
-            f'{rotation:.1f} degrees; shown of each lead: {shown}')
+            f'{rotation:.1f} degrees; shown of each lead: {shown}; {placed.known}')
