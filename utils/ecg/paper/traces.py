@@ -11,7 +11,6 @@ from scipy.signal import find_peaks
 from utils.ecg.signals import NotAnECG
 
 INK = 0.5  # of the ink's darkness, where its edge is
-FAINT = 0.55  # what is so dark costs nothing: thin and steep lines are fainter
 PIECE_MM = 10  # width of what is connected, and a part of a trace for certain
 TIP_MM = 0.8  # height of a tip that is kept, even where two steep lines have become one
 CLOSE_MM = 0.7  # holes in a copy, where the trace was on a line of the grid
@@ -20,7 +19,8 @@ STEEP_MM = 1.3  # a run of ink in a column that is higher is no baseline
 REACH_MM = 32  # that a trace may go up and down from its baseline
 COVERED = 0.55  # of the columns of the longest row that another row has ink in
 CLOSEST_MM = 7  # rows are not nearer
-ALONG, UPRIGHT, AWAY = 0.01, 0.003, 0.002  # costs of a pixel of ink, and of a mm from the baseline
+COARSE = 4  # pixels a mm, at which traces are followed
+REWARD, FOREIGN, AWAY = np.float32(0.2), np.float32(0.05), np.float32(0.002)  # costs of a pixel of ink, and of a mm from the baseline
 GAP = np.float32(4)  # cost of a pixel without ink, along; 1 upright
 NO_GAP, NEAR_MM, BESIDE_MM = np.float32(0.02), 9, 5  # where a row has no ink within these mm
 TAKEN = 0.4  # cost of a pixel that another row's trace runs along
@@ -94,59 +94,88 @@ def follow(ink, baselines, px_per_mm):
     baselines: int array (rows,), as find_rows()
     Returns: int array (rows, width, 2): the y from and to which it goes within a column
     """
-    levels = np.repeat(baselines[:, None], ink.shape[1], axis=1)
-    paths = _cheapest_ways(ink, baselines, levels, np.zeros(ink.shape, np.uint8), px_per_mm)
-    # Once more, now that it is known where each baseline wanders and what belongs to others.
-    length = int(BASELINE_MM * px_per_mm)
-    middles = paths.mean(axis=2)
-    steps = middles[:, ::8]
-    levels = np.stack([cv2.resize(median_filter(row, length // 8)[None].astype(np.float32),
-                                  (ink.shape[1], 1))[0] for row in steps])
-    taken = np.zeros(ink.shape, np.uint8)
-    x = np.arange(ink.shape[1])
-    for path in np.clip(paths[:, :, 1], 1, len(ink) - 2):
-        for step in (-1, 0, 1):
-            taken[path + step, x] += 1
-    return _cheapest_ways(ink, baselines, levels, taken, px_per_mm, paths)
+    shrink = px_per_mm // COARSE
+    height, width = (side // shrink for side in ink.shape)
+    coarse = cv2.resize(ink[:height * shrink, :width * shrink], (width, height),
+                        interpolation=cv2.INTER_AREA)
+    baselines = baselines // shrink
+    levels = np.repeat(baselines[:, None], width, axis=1).astype(np.float32)
+    # First what is nearer to a row than to others, then all that it explains and no other does.
+    halves = np.r_[-1, (baselines[1:] + baselines[:-1]) / 2, height]
+    cells = np.repeat(np.stack([halves[:-1], halves[1:]], axis=1)[:, None], width, axis=1)
+    spans = _cheapest_ways(coarse, baselines, levels, cells)
+    length = BASELINE_MM * COARSE // 8
+    levels = np.stack([cv2.resize(median_filter(row, length)[None].astype(np.float32),
+                                  (width, 1))[0] for row in spans.mean(axis=2)[:, ::8]])
+    for some in (0, 1):
+        rows = np.arange(some, len(baselines), 2)
+        if len(rows):
+            spans[rows] = _cheapest_ways(coarse, baselines[rows], levels[rows], spans[rows],
+                                         _count(spans, coarse.shape))
+    fine = np.repeat(spans, shrink, axis=1) * shrink + [0, shrink - 1]
+    return np.pad(fine, [(0, 0), (0, ink.shape[1] - fine.shape[1]), (0, 0)], mode='edge')
 
 
-def _cheapest_ways(ink, baselines, levels, taken, px_per_mm, own=None):
+def _count(spans, shape):
+    count = np.zeros((shape[0] + 1, shape[1]), np.int8)
+    x = np.arange(shape[1])
+    for low, high in np.moveaxis(spans, 2, 1):
+        np.add.at(count, (low, x), 1)
+        np.add.at(count, (high + 1, x), -1)
+    return np.cumsum(count[:-1], axis=0, dtype=np.int8)
+
+
+def _cheapest_ways(ink, baselines, levels, own, count=None):
     """The cheapest way from left to right near each of `levels`, float array (rows, width)."""
-    reach = int(REACH_MM * px_per_mm)
-    white = _bands(np.maximum(1 - ink / FAINT, 0), baselines, reach, 1)
-    climbed = np.cumsum(white + np.float32(UPRIGHT), axis=2)
+    reach = REACH_MM * COARSE
     places = np.arange(-reach, reach + 1, dtype=np.float32)
     off = (levels - baselines[:, None]).T[:, :, None].astype(np.float32)
-    near = (white < 1 - INK) & (np.abs(places - off) < NEAR_MM * px_per_mm)
-    there = maximum_filter1d(near.any(axis=2), int(BESIDE_MM * px_per_mm), axis=0)
-    white *= np.where(there, GAP, NO_GAP)[:, :, None]  # print beside a trace is none of it
-    white += ALONG + AWAY / px_per_mm * np.abs(places - off)
-    if own is not None:
-        others = _bands(taken, baselines, reach, 0).astype(np.float32)
-        rows, columns = np.mgrid[:len(baselines), :ink.shape[1]]
-        for step in (-1, 0, 1):
-            at = np.clip(own[:, :, 1] - baselines[:, None] + reach + step, 0, 2 * reach)
-            others[columns, rows, at] -= 1
-        white += TAKEN * (others > 0)
-    entered = np.empty_like(white)
+    white = _bands(np.clip(1 - ink / np.float32(INK), -1, 1), baselines, reach, 1)
+    near = (white < 0) & (np.abs(places - off) < NEAR_MM * COARSE)
+    there = maximum_filter1d(near.any(axis=2), BESIDE_MM * COARSE, axis=0)
+    along = np.maximum(white, 0) * np.where(there, GAP, NO_GAP)[:, :, None]
+    along += AWAY / COARSE * np.abs(places - off)
+    white *= np.where(there, np.float32(1), NO_GAP)[:, :, None]
+    at = places + baselines[:, None].astype(np.float32)
+    own = (at >= own[:, :, :1].swapaxes(0, 1)) & (at <= own[:, :, 1:].swapaxes(0, 1))
+    if count is None:
+        white = np.where(own, np.maximum(white, -REWARD), np.maximum(white, FOREIGN))
+    else:
+        others = _bands(count, baselines, reach, 0) > own
+        along += TAKEN * others
+        white = np.maximum(white, np.where(others, np.float32(TAKEN), np.float32(-REWARD)))
+    before = np.zeros((*white.shape[:2], white.shape[2] + 1), np.float32)
+    np.cumsum(white, axis=2, out=before[:, :, 1:])
+    top = np.maximum.accumulate(before[:, :, :-1], axis=2)
+    bottom = np.minimum.accumulate(before[:, :, :0:-1], axis=2)[:, :, ::-1]
     cost = np.zeros(white.shape[1:], np.float32)
     for x in range(len(white)):
-        entered[x] = white[x] + cost - cost.min(axis=1, keepdims=True)
-        up = climbed[x] + np.minimum.accumulate(entered[x] - climbed[x], axis=1)
-        down = np.minimum.accumulate((entered[x] + climbed[x])[:, ::-1], axis=1)[:, ::-1]
-        cost = np.minimum(up, down - climbed[x])
-    return _way_back(entered, climbed, cost) + (baselines - reach)[:, None, None]
+        along[x] += cost - cost.min(axis=1, keepdims=True)
+        down = bottom[x] + np.minimum.accumulate(along[x] - top[x], axis=1)
+        up = np.minimum.accumulate((along[x] + bottom[x])[:, ::-1], axis=1)[:, ::-1] - top[x]
+        cost = np.minimum(up, down)
+    ends = _way_back(along, top, bottom, cost)
+    index = np.arange(white.shape[2])
+    first = np.maximum.accumulate(np.where(before[:, :, :-1] >= top, index, 0), axis=2)
+    last = np.minimum.accumulate(np.where(before[:, :, 1:] <= bottom, index, index[-1])[:, :, ::-1],
+                                 axis=2)[:, :, ::-1]
+    columns, rows = np.mgrid[:len(white), :len(baselines)]
+    spans = np.stack([first[columns, rows, ends.min(axis=2)], last[columns, rows, ends.max(axis=2)]], 2)
+    spans = spans.swapaxes(0, 1) + (baselines - reach)[:, None, None]
+    return np.clip(spans, 0, len(ink) - 1)
 
 
-def _way_back(entered, climbed, cost):
-    """The way that led to the lowest cost: int array (rows, width, 2)."""
-    result = np.zeros((cost.shape[0], len(entered), 2), int)
+def _way_back(entered, top, bottom, cost):
+    """The way that led to the lowest cost: int array (width, rows, 2), the ends in a column."""
+    result = np.zeros((*entered.shape[:2], 2), int)
     at, rows = cost.argmin(axis=1), np.arange(len(cost))
+    index = np.arange(entered.shape[2])
     for x in range(len(entered) - 1, -1, -1):
-        way = np.abs(climbed[x] - climbed[x, rows, at][:, None])
-        result[:, x, 1] = at
+        result[x, :, 1] = at
+        way = np.where(index <= at[:, None], bottom[x, rows, at][:, None] - top[x],
+                       bottom[x] - top[x, rows, at][:, None])
         at = (entered[x] + way).argmin(axis=1)
-        result[:, x, 0] = at
+        result[x, :, 0] = at
     return result
 
 
@@ -157,10 +186,10 @@ def _bands(values, baselines, reach, outside):
     return np.ascontiguousarray(np.moveaxis(bands, 2, 0))
 
 
-def measure(ink, paths, px_per_mm):
+def measure(ink, ways, px_per_mm):
     """The height of each trace, to parts of a pixel.
 
-    paths: as follow()
+    ways: as follow()
     Returns: float array (rows, width), y in pixels, NaN where there is no ink
     """
     mask = ink > INK
@@ -168,25 +197,24 @@ def measure(ink, paths, px_per_mm):
     ends = np.diff(np.pad(mask, [(1, 1), (0, 0)]).astype(np.int8), axis=0)
     top = np.maximum.accumulate(np.where(ends[:-1] == 1, y, 0), axis=0)
     bottom = np.minimum.accumulate(np.where(ends[1:] == -1, y, len(ink))[::-1], axis=0)[::-1]
-    above = np.maximum.accumulate(np.where(mask, y, -len(ink)), axis=0)
-    below = np.minimum.accumulate(np.where(mask, y, 2 * len(ink))[::-1], axis=0)[::-1]
+    above = np.maximum.accumulate(np.where(mask, y, 0), axis=0)
+    below = np.minimum.accumulate(np.where(mask, y, len(ink) - 1)[::-1], axis=0)[::-1]
     x, result = np.arange(ink.shape[1]), []
-    lows, highs = paths.min(axis=2), paths.max(axis=2)
-    for row, path in enumerate(np.clip(paths, 0, len(ink) - 1)):
-        low, high = lows[row] - 1, highs[row] + 1
-        up, down = above[path[:, 1], x], below[path[:, 1], x]
-        there = np.where(path[:, 1] - up <= down - path[:, 1], up, down)
-        good = (there >= low) & (there <= high)
-        there = np.where(good, there, 0)
-        first, last = top[there, x], bottom[there, x]
-        for other in (row - 1, row + 1):  # a run that is a neighbour's, too, is shared
-            if 0 <= other < len(paths):
-                below_it, above_it = lows[other] > high, highs[other] < low
-                last = np.where(below_it, np.minimum(last, (highs[row] + lows[other]) // 2), last)
-                first = np.where(above_it, np.maximum(first, (lows[row] + highs[other]) // 2),
-                                 first)
-        edges = (first - _part(ink, first, -1, x), last + _part(ink, last, 1, x))
-        result.append(_heights(*(np.where(good, edge, np.nan) for edge in edges), px_per_mm))
+    lows, highs = np.clip(np.moveaxis(ways, 2, 0) + [[[-1]], [[1]]], 0, len(ink) - 1)
+    for row, (low, high) in enumerate(zip(lows, highs)):
+        inner = below[low, x], above[high, x]
+        good = inner[0] <= inner[1]
+        inner = [np.where(good, each, 0) for each in inner]
+        first, last = top[inner[0], x], bottom[inner[1], x]
+        edges = [first - _part(ink, first, -1, x), last + _part(ink, last, 1, x)]
+        alone = np.ones(len(x), bool)
+        for other in np.delete(np.arange(len(ways)), row):
+            alone &= (lows[other] > last) | (highs[other] < first)
+        edges = [np.where(good, edge, np.nan) for edge in edges]
+        line = np.nanpercentile(edges[1] - edges[0], 20) if good.any() else 1
+        edges[0] = np.where(alone | ~good, edges[0], np.maximum(edges[0], low + 1 - line / 2))
+        edges[1] = np.where(alone | ~good, edges[1], np.minimum(edges[1], high - 1 + line / 2))
+        result.append(_heights(*edges, px_per_mm))
     return np.stack(result)
 
 
