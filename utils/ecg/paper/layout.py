@@ -72,12 +72,13 @@ class Placed(NamedTuple):
 
     values: float64 array (12, 5000), mV, NaN where a lead is not shown; name: str, of the layout
     stretches: list of (lead, row, start, end), mm of the flat sheet
-    known: str, what says which lead is which
+    known: str, what says which lead is which; broken: float, part of the limb leads' laws
     """
     values: np.ndarray
     name: str
     stretches: list
     known: str = ''
+    broken: float = 0.0
 
 
 class Order(NamedTuple):
@@ -247,7 +248,7 @@ def place(heights, frame, names, px_per_mm):
     wrong = _wrong(cells, read)
     known = f'{len(right)} names of leads read, which agree' if len(right) >= FEW else \
         'the names of the leads could not be read: their usual order is taken for granted'
-    return placed._replace(known=known + (f'; but {wrong}' if wrong else ''))
+    return placed._replace(known=known + (f'; but {wrong}' if wrong else ''), broken=broken)
 
 
 def _try_order(heights, frame, names, shape, cabrera, px_per_mm):
