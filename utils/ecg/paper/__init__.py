@@ -10,6 +10,8 @@ from utils.ecg.signals import LEADS, SAMPLING_RATE, NotAnECG, Raw
 COARSEST = 3.7  # pixels a mm
 PAGE = '#page='
 NO_TRACE = 'a picture with a grid and no trace on it, expected an ECG'
+SIDEWAYS = 'a sheet that lies on its side and cannot be read for certain; turn the picture'
+CERTAIN = 0.1  # part of the limb leads that may not follow from one another on what is turned
 FLAT = 8  # pixels a mm of the sheet laid flat
 
 
@@ -39,10 +41,9 @@ def read_picture(path):
     """
     file, _, only = path.partition(PAGE)
     sheets, problems = [], []
-    for number, picture in enumerate(pages.read(file), 1):
+    for number, picture in pages.read(file, int(only or 0)):
         try:
-            if only in ('', str(number)):
-                sheets.append(read_sheet(picture, number))
+            sheets.append(read_sheet(picture, number))
         except NotAnECG as error:
             problems.append((number, str(error)))
     if not sheets:
@@ -65,14 +66,15 @@ def is_picture(path):
 
 
 def paths_of(path):
-    """What is to be read of a file: [path], or of several pages those that are ECGs, with #page=2
+    """What is to be read of a file: [path], or of several pages those with a grid, with #page=2
     at their end."""
     if not is_picture(path) or pages.count(path) < 2:
         return [path]
     try:
-        return [f'{path}{PAGE}{sheet.page}' for sheet in read_picture(path)]
+        found = [number for number, picture in pages.read(path) if _find_grid(picture)]
     except NotAnECG:
         return [path]
+    return [f'{path}{PAGE}{number}' for number in found] or [path]
 
 
 def read_sheet(picture, page=1):
@@ -82,13 +84,51 @@ def read_sheet(picture, page=1):
     Returns: Sheet
     Raises: signals.NotAnECG, why it is none or cannot be read
     """
-    found = grid.find_grid(picture)
-    if found is None or found.px_per_mm < COARSEST:  # what is no grid looks like a coarse one
+    found = _find_grid(picture)
+    if found is None:
         raise NotAnECG('a picture without the grid of ECG paper, or with one of less than 4 pixels '
                        'a mm, so nothing says its scale; expected a whole ECG sheet, scanned or '
                        'photographed at 150 dpi or more')
     flat, inside, origin = ink.lay_flat(picture, found, FLAT)
     dark = ink.find_ink(flat, inside, FLAT)
+    turn, (heights, frame, placed) = _read_turned(dark)
+    traces.refuse_tangled(heights, FLAT)
+    lines = [(lead, found.pixels(_on_flat(heights[row], (start, end), dark.shape, turn) / FLAT
+                                 + origin)) for lead, row, start, end in placed.stretches]
+    values, shown = placed.values, np.isfinite(placed.values)
+    rotation = (found.rotation + 90 * turn + 180) % 360 - 180
+    raw = Raw(values, list(LEADS), SAMPLING_RATE, ['mV'] * len(LEADS),
+              [_describe(placed, frame, found, rotation)], shown)
+    return Sheet(raw, placed.name, found.px_per_mm, frame.mm_per_s, frame.mm_per_mv,
+                 rotation, picture, lines, page)
+
+
+def _find_grid(picture):
+    found = grid.find_grid(picture)  # what is no grid looks like a coarse one
+    return found if found and found.px_per_mm >= COARSEST else None
+
+
+def _read_turned(dark):
+    """(how often it has to be turned by 90 degrees, what _read_traces() then gives).
+
+    What is not upright must keep the laws well: upside down, V4 to V6 nearly keep Cabrera's.
+    """
+    found, problems = [], []
+    for turn in (0, 2) if ink.is_level(dark, FLAT) else (1, 3):
+        try:
+            found.append((turn, _read_traces(np.rot90(dark, turn))))
+            if found[-1][1][2].broken < CERTAIN:
+                return found[-1]
+        except NotAnECG as error:
+            problems.append(error)
+    if found and found[0][0] == 0:
+        return found[0]
+    raise problems[0] if problems else NotAnECG(SIDEWAYS)
+
+
+def _read_traces(dark):
+    """What stands on a sheet that is upright: (heights of traces.measure(), Frame, Placed)."""
+    dark = np.ascontiguousarray(dark)
     baselines = traces.find_rows(dark, FLAT)
     if not len(baselines):
         raise NotAnECG(NO_TRACE)
@@ -96,32 +136,32 @@ def read_sheet(picture, page=1):
     heights = traces.drop_edges(heights, FLAT)
     if not len(heights):
         raise NotAnECG(NO_TRACE)
-    frame = layout.find_frame(dark, heights, FLAT)
-    names = labels.read_names(dark, heights, FLAT)
-    placed = layout.place(heights, frame, names, FLAT)
-    traces.refuse_tangled(heights, FLAT)
-    lines = [(lead, _in_picture(heights[row], (start, end), found, origin))
-             for lead, row, start, end in placed.stretches]
-    values, shown = placed.values, np.isfinite(placed.values)
-    raw = Raw(values, list(LEADS), SAMPLING_RATE, ['mV'] * len(LEADS),
-              [_describe(placed, frame, found)], shown)
-    return Sheet(raw, placed.name, found.px_per_mm, frame.mm_per_s, frame.mm_per_mv,
-                 found.rotation, picture, lines, page)
+    words = labels.read_words(dark, heights, FLAT)
+    frame = layout.find_frame(dark, heights, labels.scale_of(words), FLAT)
+    placed = layout.place(heights, frame, [word for word in words if word.lead], FLAT)
+    return heights, frame, placed
 
 
-def _in_picture(row, span, found, origin):
-    """Pixels of the picture in which a stretch of a row lies: float array (n, 2)."""
+def _on_flat(row, span, shape, turn):
+    """Where on the flat sheet of a shape a stretch of a row is that was read after `turn` times 90
+    degrees: float array (n, 2), pixels."""
     columns = np.arange(max(int(span[0] * FLAT), 0), min(int(span[1] * FLAT), len(row)))
     columns = columns[np.isfinite(row[columns])]
-    return found.pixels(np.stack([columns, row[columns]], axis=1) / FLAT + origin)
+    middle = (np.array(shape[::-1]) - 1) / 2
+    places = np.stack([columns, row[columns]], axis=1) - (middle[::-1] if turn % 2 else middle)
+    turned = (places[:, 0] + 1j * places[:, 1]) * 1j ** turn
+    return np.stack([turned.real, turned.imag], axis=1) + middle
 
 
-def _describe(placed, frame, found):
+def _describe(placed, frame, found, rotation):
     seconds = np.isfinite(placed.values).sum(axis=1) / SAMPLING_RATE
     shown = f'{seconds.min():.3g} s' if np.ptp(seconds) < 0.1 else \
         ', '.join(f'{lead} {each:.3g} s' for lead, each in zip(LEADS, seconds))
-    scale = '' if frame.pulse else ' (no calibration pulse found: taken for granted)'
+    scale = ' (as printed: no calibration pulse found)'
+    if frame.granted:
+        scale = f' ({frame.granted}: no calibration pulse or print found, taken for granted)'
+    elif frame.pulse:
+        scale = ''
     return (f'read from a picture of a sheet: {placed.name} leads, {frame.mm_per_s:g} mm/s, '
             f'{frame.mm_per_mv:g} mm/mV{scale}, {found.px_per_mm:.1f} pixels a mm, turned by '
-            f'{found.rotation:.1f} degrees; shown of each lead: {shown}; '
-            f'{placed.known}')
+            f'{rotation:.1f} degrees; shown of each lead: {shown}; {placed.known}')

@@ -3,11 +3,12 @@ import cv2
 import numpy as np
 
 MARGIN = 24  # mm around the grid that may hold a part of a trace
-LARGEST = 420, 320  # mm of a sheet
+LARGEST = 420  # mm of a sheet
 THICK_MM = 2.2  # what is as thick in both directions is no trace
 FRAME_MM = 150  # and neither is what is straight over such a length, or half of it upright
 EDGE = 0.3  # of the ink's darkness: the edge of the paper is fainter
 WIDEST_MM = 1  # of a line of the grid
+LEVEL_MM = 2
 PAPER_MM = 2.5  # what is dark over more mm in both directions is a shadow or a crease
 
 
@@ -54,6 +55,16 @@ def find_ink(flat, inside, px_per_mm):
     found = dark @ (weights / (weights @ ink)).astype(np.float32)
     found = _without_lines(found, px_per_mm) * inside
     return found * ~_no_trace(found, px_per_mm)
+
+
+def is_level(ink, px_per_mm):
+    """Whether the traces run from left to right: they go on longer than their QRS stand above each
+    other; ink: float32 array (height, width), as find_ink()"""
+    near = cv2.dilate((ink > 0.5).astype(np.uint8), np.ones((3, 3), np.uint8))
+    long = int(LEVEL_MM * px_per_mm)
+    level = cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones((1, long), np.uint8))
+    upright = cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones((long, 1), np.uint8))
+    return level.any(axis=0).sum() >= upright.any(axis=1).sum()
 
 
 def _no_trace(found, px_per_mm):

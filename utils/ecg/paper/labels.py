@@ -1,4 +1,4 @@
-"""The names of the leads as they are printed on a sheet, read by comparing words with templates."""
+"""What is printed on a sheet, names of leads and the scale, read by comparing with templates."""
 import functools
 import os
 from typing import NamedTuple
@@ -14,61 +14,72 @@ HERSHEY = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_C
 TWELVE = ('aVR', 'aVL', 'aVF', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6')  # I is any upright stroke
 OTHERS = ('V7', 'V8', 'V9', 'V3R', 'V4R', 'V5R', 'V6R')
 OLD = {'VR': 'aVR', 'VL': 'aVL', 'VF': 'aVF'}  # or an a that a separator touches
-# What is none of these is read, too, so that it is not taken for one.
-WORDS = TWELVE + OTHERS + ('AVR', 'AVL', 'AVF', '-aVR', '-AVR', 'II', 'III', 'mm', 'mV',
-                           'Hz', 'ms', *OLD)
+NUMBERS, UNITS = ('5', '10', '20', '25', '50'), ('mm/s', 'mm/mV')
+# What is no name is read, too, so that it is not taken for one.
+WORDS = (*TWELVE, *OTHERS, *OLD, *NUMBERS, *UNITS, 'AVR', 'AVL', 'AVF', '-aVR', '-AVR', 'II', 'III',
+         'Hz', 'ms', 'VT', 'QT', 'PR', 'HR')
 LEADS_OF = {**{word: {each.upper(): each for each in TWELVE + OTHERS}.get(word.upper().lstrip('-'))
                for word in WORDS}, **OLD}
 SHAPE = (24, 40)  # pixels that each word is stretched to
-LOWEST, HIGHEST, WIDEST = 1.4, 5.5, 14  # mm of a word
-INK, FAINT = 0.45, 0.3  # of the ink's darkness, where a letter's edge is
-TRACE_MM = 0.6  # width of what is taken out along a trace
+LOWEST, HIGHEST, WIDEST = 1.4, 5.5, 18  # mm of a word
+INK, FAINT, TRACE_MM = 0.45, 0.3, 0.6  # a letter's edge; width of what is taken out of a trace
 BEFORE_MM, FIRST_MM, AFTER_MM = 6, 28, 15  # how far from where its lead begins a name is
-SAME_MM = 3  # two words are not as near
-GAP_MM = 0.9  # between letters of a word
+GAP_MM, SAME_MM = 0.9, 3  # between letters of a word; two words are not as near
 # Correlation with a template, with one that a trace cut, and by how much better than with others.
 ALIKE, CUT, BETTER = 0.72, 0.82, 0.05
 
 
-class Name(NamedTuple):
-    """The name of a lead, of TWELVE or OTHERS, its left edge and middle on the flat sheet, mm."""
+class Word(NamedTuple):
+    """A word, its left and right edge and middle on the flat sheet, mm; lead: str, or None where it
+    is the name of none; alike: float, the correlation."""
+    text: str
     lead: str
     x: float
+    right: float
     y: float
     alike: float
 
 
-def read_names(ink, heights, px_per_mm):
-    """Read the leads' names.
+def read_words(ink, heights, px_per_mm):
+    """Read the names of leads and what may be a scale: list of Word, those that are certain.
 
     ink: float32 array (height, width), as ink.find_ink(); heights: as traces.measure()
-    Returns: list of Name, those that are read with certainty
     """
-    templates, names, aspects = _templates()
+    templates, texts, aspects = _templates()
     found = []
     for picture, level, least in ((ink, INK, ALIKE), (ink, FAINT, ALIKE),
                                   (_without(ink, heights, px_per_mm), INK, CUT)):
-        for x, y, width, height in _words(picture, level, px_per_mm):
+        for x, y, width, height in _boxes(picture, level, px_per_mm):
             word = _standard(picture[y:y + height, x:x + width])
             alike = np.where(np.abs(np.log(aspects * height / width)) < 0.3, templates @ word, 0)
             best = alike.argmax()
-            if alike[best] > max(least, alike[names != names[best]].max() + BETTER):
-                found.append(Name(LEADS_OF[names[best]], x / px_per_mm,
-                                  (y + height / 2) / px_per_mm, alike[best]))
+            if alike[best] > max(least, alike[texts != texts[best]].max() + BETTER):
+                edges = np.array([x, x + width, y + height / 2]) / px_per_mm
+                found.append(Word(texts[best], LEADS_OF[texts[best]], *edges, alike[best]))
     result = []
-    for name in sorted(found, key=lambda each: -each.alike):
-        if all(np.hypot(name.x - other.x, name.y - other.y) > SAME_MM for other in result):
-            result.append(name)
-    return [name for name in result if name.lead]
+    for word in sorted(found, key=lambda each: -each.alike):
+        if all(np.hypot(word.x - other.x, word.y - other.y) > SAME_MM for other in result):
+            result.append(word)
+    return result
+
+
+def scale_of(words):
+    """The scale that is printed: [mm/s, mm/mV], each None where there is none, or more than one."""
+    result = []
+    for unit, values in zip(UNITS, (('25', '50'), ('5', '10', '20'))):
+        found = {word.text for word in words for other in words
+                 if word.text in values and other.text == unit
+                 and abs(word.y - other.y) < 1.5 and 0 < other.x - word.right < 3.5}
+        result.append(float(found.pop()) if len(found) == 1 else None)
+    return result
 
 
 def match(names, places, spacing):
-    """Which names are printed beside which stretches.
+    """Which names are printed beside which stretches: list of (name's lead, index of the place),
+    for the way of placing names, above, below or beside, that agrees best with the leads.
 
-    names: list of Name; places: list of (lead, x, y), where each stretch of a lead begins, mm, a
+    names: list of Word; places: list of (lead, x, y), where each stretch of a lead begins, mm, a
         rhythm strip's lead being ''; spacing: float, mm between the rows
-    Returns: list of (name's lead, index of the place), whichever way of placing names, above,
-        below or beside, agrees best with the leads
     """
     leads = np.array([lead.lstrip('-') for lead, _, _ in places])
     x, y = np.array([place[1:] for place in places]).T
@@ -98,7 +109,7 @@ def _without(ink, heights, px_per_mm):
     return ink
 
 
-def _words(ink, level, px_per_mm):
+def _boxes(ink, level, px_per_mm):
     """Boxes around what may be words: int array (words, 4), x, y, width, height."""
     stats = cv2.connectedComponentsWithStats((ink > level).astype(np.uint8))[2][1:]
     letters = np.zeros(ink.shape, np.uint8)
@@ -114,9 +125,9 @@ def _words(ink, level, px_per_mm):
 
 def _standard(word):
     """A word stretched to SHAPE: float array of mean 0 and length 1."""
-    word = cv2.GaussianBlur(cv2.resize(word.astype(np.float32), SHAPE[::-1],
-                                       interpolation=cv2.INTER_AREA), (0, 0), 1).ravel()
-    word = word - word.mean()
+    word = cv2.resize(word.astype(np.float32), SHAPE[::-1], interpolation=cv2.INTER_AREA)
+    word = cv2.GaussianBlur(word, (0, 0), 1).ravel()
+    word -= word.mean()
     return word / max(np.linalg.norm(word), 1e-6)
 
 
@@ -126,18 +137,15 @@ def _templates():
     folder = os.path.join(matplotlib.get_data_path(), 'fonts', 'ttf')
     found = []
     for word in WORDS:
-        pictures = []
+        pictures = [cv2.putText(np.zeros((100, 300), np.uint8), word, (20, 70), face, 1.5, 255, 4)
+                    for face in HERSHEY]
         for face in FACES:
             picture = Image.new('L', (300, 100))
             font = ImageFont.truetype(os.path.join(folder, face + '.ttf'), 50)
             ImageDraw.Draw(picture).text((20, 20), word, fill=255, font=font)
             pictures.append(np.array(picture))
-        for face in HERSHEY:
-            pictures.append(cv2.putText(np.zeros((100, 300), np.uint8), word, (20, 70), face, 1.5,
-                                        255, 4))
         for picture in pictures:
             ys, xs = np.nonzero(picture > 100)
             part = picture[ys.min():ys.max() + 1, xs.min():xs.max() + 1]
             found.append((_standard(part), word, part.shape[1] / part.shape[0]))
-    vectors, names, aspects = zip(*found)
-    return np.array(vectors), np.array(names), np.array(aspects)
+    return tuple(map(np.array, zip(*found)))

@@ -22,11 +22,13 @@ FROM_LIMBS = {'I': (1, 0), 'II': (0, 1), 'III': (-1, 1), 'aVR': (-0.5, -0.5), '-
               'aVL': (1, -0.5), 'aVF': (-0.5, 1)}
 SELDOM = 1.3  # times as well as the usual order Cabrera's must agree to be taken for it
 BROKEN = 0.22  # part of the limb leads that may not follow from one another
-OTHER = 0.3  # part by which a strip may differ from its lead, by half more if others differ
-CLEARLY = 1.6  # times as much
+# Part by which a strip may differ from its lead; and if it bears the lead's name, or differs from
+# all others by so many times as much.
+OTHER, CLEARLY = (0.3, 0.4), 1.6
 BLOCKS = 8  # parts of a strip that are levelled
 SHIFTS = range(-6, 7, 2)  # samples that a row may be shifted by
 SPEEDS, GAINS = (25, 50), (5, 10, 20)  # mm/s, mm/mV
+USUALLY = 25, 10
 PULSE_MM, PULSE_OFF = (3.5, 5, 10), 0.2  # widths, some are narrow; log by which one may be off
 FAST_MM = 7  # a wider pulse, of 0.2 s, is one at 50 mm/s
 HALF_MM = 12  # from the begin of a row, in which a pulse that is cut is
@@ -34,10 +36,10 @@ BESIDE_TRACE_MM = 40  # of the begin or end of a row, in which a pulse is
 LENGTH_MM = 250  # of 10 s at 25 mm/s, of 5 s at 50 mm/s
 CAPS_MM, BESIDE_MM = 1.2, 30
 SHORTEST = 0.9  # of the whole length that must be there
-FEW = 3  # names, below which they say nothing
+FEW, MISREAD = 3, 0.15  # names, below which they say nothing; part that may be misread
 WIDER = 0.01  # part by which columns must be wider than 2.5 s to be so
 # mm behind the begin of its stretch that a name may be without a doubt about the begin, and is.
-MOST_BEFORE, MOST_AFTER, USUAL = -2.5, 4.5, 1
+MOST_BEFORE, MOST_AFTER, USUAL = -1.5, 4.5, 1
 EDGE_MM = 0.4  # at the ends of a stretch that may be a separator's ink
 LEAST_S = 1  # of a lead
 HOLE_MM = 2.5  # a hole in a trace that is wider is one in the signal, too
@@ -53,7 +55,8 @@ class Pulse(NamedTuple):
 
 class Frame(NamedTuple):
     """Where the traces begin and, if nothing is cut off, end, in mm of the flat sheet, and their
-    scale; pulse: whether one says so; seen: mm of them that are there; sure: of start and end."""
+    scale; pulse: whether there is one; seen: mm of them that are there; sure: of start and end;
+    granted: the units for which neither a pulse nor print says the scale."""
     start: float
     end: float
     mm_per_s: float
@@ -61,6 +64,7 @@ class Frame(NamedTuple):
     pulse: bool
     seen: float
     sure: bool
+    granted: str
 
 
 class Placed(NamedTuple):
@@ -68,28 +72,43 @@ class Placed(NamedTuple):
 
     values: float64 array (12, 5000), mV, NaN where a lead is not shown; name: str, of the layout
     stretches: list of (lead, row, start, end), mm of the flat sheet
-    known: str, what says which lead is which
+    known: str, what says which lead is which; broken: float, part of the limb leads' laws
     """
     values: np.ndarray
     name: str
     stretches: list
     known: str = ''
+    broken: float = 0.0
 
 
-def find_frame(ink, heights, px_per_mm):
+class Order(NamedTuple):
+    """A layout: the stretches of its leads as _cells(), the names beside them as labels.match()."""
+    name: str
+    cells: list
+    lead_rows: int
+    beside: list
+    frame: Frame
+
+
+def find_frame(ink, heights, printed, px_per_mm):
     """Find scale, start and end of the traces.
 
     ink: float32 array (height, width), as ink.find_ink(); heights: float array (rows, width), as
-        traces.measure()
-    Raises: NotAnECG
+        traces.measure(); printed: [mm/s, mm/mV] as labels.scale_of()
+    Raises: NotAnECG where a pulse contradicts what is printed
     """
     rows = [row / px_per_mm for row in heights]
     start, end = np.median([_longest(np.isfinite(row), px_per_mm) for row in rows], axis=0)
     pulse = _find_pulse(ink, len(rows), (start, end), px_per_mm)
-    speed, gain = SPEEDS[0], 10
+    measured = [None, None]
     if pulse:
-        gain = min(GAINS, key=lambda each: abs(np.log(each / pulse.height)))
-        speed = SPEEDS[int(pulse.width > FAST_MM)]
+        measured = [SPEEDS[int(pulse.width > FAST_MM)] if pulse.width else None,
+                    min(GAINS, key=lambda each: abs(np.log(each / pulse.height)))]
+    for one, other, unit in zip(measured, printed, labels.UNITS):
+        if one and other and one != other:
+            raise NotAnECG(f'a sheet whose calibration pulse says {one:g} {unit}, and on which '
+                           f'{other:g} {unit} is printed')
+    speed, gain = (one or other or usual for one, other, usual in zip(measured, printed, USUALLY))
     length = LENGTH_MM if end - start < 1.5 * LENGTH_MM else 2 * LENGTH_MM
     left = pulse and pulse.end < (start + end) / 2
     if left:
@@ -103,8 +122,10 @@ def find_frame(ink, heights, px_per_mm):
         start += over / 2
     elif not left and (pulse or over > 0):  # names at the left
         start = end - length
-    return Frame(float(start), float(start + length), speed, gain, bool(pulse and pulse.width),
-                 float(min(length, length + over)), sure)
+    granted = [unit for one, other, unit in zip(measured, printed, labels.UNITS)
+               if not one and not other]
+    return Frame(float(start), float(start + length), speed, gain, bool(pulse),
+                 float(min(length, length + over)), sure, ' and '.join(granted))
 
 
 def _longest(there, px_per_mm, close=4):
@@ -193,7 +214,7 @@ def _gap_after(row, edge, px_per_mm):
 def place(heights, frame, names, px_per_mm):
     """Find the layout.
 
-    heights: float array (rows, width), y in pixels; frame: Frame; names: list of labels.Name
+    heights: float array (rows, width), y in pixels; frame: Frame; names: list of labels.Word
     Returns: Placed, what agrees best with the laws and with the names
     Raises: NotAnECG
     """
@@ -204,22 +225,12 @@ def place(heights, frame, names, px_per_mm):
     if frame.seen < SHORTEST * length:
         raise NotAnECG(f'traces of {frame.seen:.0f} mm, expected {length:.0f}; is the sheet cut '
                        'off?')
-    tried = []
-    for lead_rows, columns in LAYOUTS[rows]:
-        for cabrera in (False, True):
-            order = CABRERA if cabrera else LEADS
-            cells = _cells(heights, frame, (lead_rows, columns), order, px_per_mm)
-            beside = _names_of(cells, names, heights, frame, px_per_mm)
-            there = _as_placed(frame, cells, beside, names) if columns > 1 else frame
-            if there != frame:
-                cells = _cells(heights, there, (lead_rows, columns), order, px_per_mm)
-            name = f'{lead_rows} x {columns}' + ' Cabrera' * cabrera
-            broken = (SELDOM if cabrera else 1) * _broken(cells, lead_rows)
-            tried.append((broken > BROKEN, _contradict(cells, beside), broken, name, cells,
-                          lead_rows, beside, there))
-    refused, contradicted, broken, name, cells, lead_rows, beside, frame = min(
-        tried, key=lambda each: each[:3])
-    if refused:
+    order, broken, contradicted = min(
+        (_try_order(heights, frame, names, shape, cabrera, px_per_mm)
+         for shape in LAYOUTS[rows] for cabrera in (False, True)),
+        key=lambda each: (each[1] > BROKEN, each[2], each[1]))
+    name, cells, lead_rows, beside, frame = order
+    if broken > BROKEN:
         raise NotAnECG(f'a sheet whose limb leads do not follow from one another, best as {name} '
                        f'({broken:.0%} of them do not): the leads are in an order that is not '
                        'known here, or the traces cannot be followed')
@@ -234,9 +245,25 @@ def place(heights, frame, names, px_per_mm):
     strips = {index - len(cells) + lead_rows: lead for lead, index in beside
               if index >= len(cells)}
     placed = _assemble(heights, frame, (name, cells, lead_rows), px_per_mm, strips)
+    wrong = _wrong(cells, read)
     known = f'{len(right)} names of leads read, which agree' if len(right) >= FEW else \
         'the names of the leads could not be read: their usual order is taken for granted'
-    return placed._replace(known=known)
+    return placed._replace(known=known + (f'; but {wrong}' if wrong else ''), broken=broken)
+
+
+def _try_order(heights, frame, names, shape, cabrera, px_per_mm):
+    """A sheet read as one layout: (its Order, the part of the laws that is broken, whether names
+    contradict it)."""
+    lead_rows, columns = shape
+    leads = CABRERA if cabrera else LEADS
+    cells = _cells(heights, frame, shape, leads, px_per_mm)
+    beside = _names_of(cells, names, heights, frame, px_per_mm)
+    there = _as_placed(frame, cells, beside, names) if columns > 1 else frame
+    if there != frame:
+        cells = _cells(heights, there, shape, leads, px_per_mm)
+    name = f'{lead_rows} x {columns}' + ' Cabrera' * cabrera
+    broken = (SELDOM if cabrera else 1) * _broken(cells, lead_rows)
+    return Order(name, cells, lead_rows, beside, there), broken, _contradict(cells, beside)
 
 
 def _names_of(cells, names, heights, frame, px_per_mm):
@@ -255,7 +282,13 @@ def _names_of(cells, names, heights, frame, px_per_mm):
 def _contradict(cells, read):
     """Whether names that were read are clearly those of other leads."""
     wrong = [lead != cells[index][0].lstrip('-') for lead, index in read if index < len(cells)]
-    return sum(wrong) >= 2 and sum(wrong) > 0.3 * len(wrong)
+    return sum(wrong) >= 2 and sum(wrong) > MISREAD * len(wrong)
+
+
+def _wrong(cells, read):
+    """The names that are not those of the leads beside them, in words."""
+    return ', '.join(f'{lead} is read where {cells[index][0]} is expected' for lead, index in read
+                     if lead != cells[index][0].lstrip('-'))
 
 
 def _as_named(cells, read):
@@ -263,8 +296,7 @@ def _as_named(cells, read):
 
     Raises: NotAnECG where the names do not say so for at least five of them
     """
-    wrong = ', '.join(f'{lead} where {cells[index][0]} is expected' for lead, index in read
-                      if lead != cells[index][0].lstrip('-'))
+    wrong = _wrong(cells, read)
     chest = [index for index, cell in enumerate(cells) if cell[0] in LEADS[6:]]
     named = {index: lead for lead, index in read}
     left = [lead for lead in LEADS[6:] if lead not in named.values()]
@@ -286,7 +318,8 @@ def _as_placed(frame, cells, beside, names):
             found.append((cells[index][2] - frame.start, min(away, key=abs)))
     along, away = np.array(found).T if len(found) >= FEW else ([0], [0])
     several = len(set(along)) > 1
-    if not (several or frame.pulse and along[0]):
+    fits = MOST_BEFORE < np.median(away) < MOST_AFTER and frame.seen == frame.end - frame.start
+    if not (several or along[0] and (frame.pulse or fits)):
         return frame
     slope, level = np.polyfit(along, away, 1) if several else (0, np.median(away))
     if np.abs(away - level - slope * np.array(along)).max() > 2 or abs(slope) > 0.05:
@@ -381,8 +414,9 @@ def _assemble(heights, frame, found, px_per_mm, named):
         different, shifts = np.array([_difference(lead, strip) for lead in _by_the_law(values)]).T
         likely = [STRIPS.get(lead, 1) * (0.5 if lead == named.get(row) else 1) for lead in LEADS]
         best = int(np.argmin(different * likely))
-        clear = np.partition(different, 1)[1] > CLEARLY * different[best]
-        if different[best] > OTHER * (1.5 if clear else 1):
+        clear = named.get(row) == LEADS[best] \
+            or np.partition(different, 1)[1] > CLEARLY * different[best]
+        if different[best] > OTHER[bool(clear)]:
             raise NotAnECG(f'a sheet as {name} whose row {row + 1}, a rhythm strip, is like none '
                            'of its leads; are there two ECGs on it?')
         strips.append(LEADS[best])

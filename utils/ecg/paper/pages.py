@@ -10,14 +10,15 @@ PDF_DPI = 250
 MOST_PAGES = 50
 
 
-def read(path):
-    """Each page of a file: uint8 arrays (height, width, 3), upright as the file says.
+def read(path, only=0):
+    """Each page of a file: (its number from 1, uint8 array (height, width, 3), upright as the file
+    says); only: number of the page that is read, 0 for all.
 
     Raises: NotAnECG where it is damaged, too small or too large
     """
     read_pages = _read_pdf if path.lower().endswith('.pdf') else _read_image
     try:
-        for page in read_pages(path):
+        for number, page in read_pages(path, only):
             width = page.width
             if not NARROWEST <= width <= WIDEST or page.height > WIDEST:
                 raise NotAnECG(f'a picture of {width} x {page.height} pixels, expected '
@@ -26,7 +27,7 @@ def read(path):
             if page.mode in ('RGBA', 'LA', 'P'):  # what is transparent is paper
                 page = page.convert('RGBA')
                 page = Image.alpha_composite(Image.new('RGBA', page.size, 'white'), page)
-            yield np.array(page.convert('RGB'))
+            yield number, np.array(page.convert('RGB'))
     except (NotAnECG, MemoryError):
         raise
     except Exception as error:  # a damaged picture can make Pillow raise almost anything
@@ -45,11 +46,15 @@ def count(path):
         return 1
 
 
-def _read_image(path):
+def _read_image(path, only):
     with Image.open(path) as image:
-        for number in range(min(getattr(image, 'n_frames', 1), MOST_PAGES)):
-            image.seek(number)
-            yield image
+        for number in _numbers(getattr(image, 'n_frames', 1), only):
+            image.seek(number - 1)
+            yield number, image
+
+
+def _numbers(length, only):
+    return [only] if 0 < only <= length else range(1, min(length, MOST_PAGES) + 1)
 
 
 def _open_pdf(path):
@@ -61,9 +66,9 @@ def _open_pdf(path):
     return pypdfium2.PdfDocument(path)
 
 
-def _read_pdf(path):
+def _read_pdf(path, only):
     document = _open_pdf(path)
-    for number in range(min(len(document), MOST_PAGES)):
-        page = document[number]
+    for number in _numbers(len(document), only):
+        page = document[number - 1]
         scale = min(PDF_DPI / 72, WIDEST / max(page.get_size()))
-        yield page.render(scale=scale).to_pil()
+        yield number, page.render(scale=scale).to_pil()

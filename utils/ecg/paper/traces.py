@@ -11,7 +11,6 @@ from scipy.signal import find_peaks
 from utils.ecg.signals import NotAnECG
 
 INK = 0.5  # of the ink's darkness, where its edge is
-FAINT = 0.55  # what is so dark costs nothing: thin and steep lines are fainter
 PIECE_MM = 10  # width of what is connected, and a part of a trace for certain
 TIP_MM = 0.8  # height of a tip that is kept, even where two steep lines have become one
 CLOSE_MM = 0.7  # holes in a copy, where the trace was on a line of the grid
@@ -20,6 +19,7 @@ STEEP_MM = 1.3  # a run of ink in a column that is higher is no baseline
 REACH_MM = 32  # that a trace may go up and down from its baseline
 COVERED = 0.55  # of the columns of the longest row that another row has ink in
 CLOSEST_MM = 7  # rows are not nearer
+COARSE = 4  # pixels a mm, at which traces are followed
 REWARD, FOREIGN, AWAY = np.float32(0.2), np.float32(0.05), np.float32(0.002)  # costs of a pixel of ink, and of a mm from the baseline
 GAP = np.float32(4)  # cost of a pixel without ink, along; 1 upright
 NO_GAP, NEAR_MM, BESIDE_MM = np.float32(0.02), 9, 5  # where a row has no ink within these mm
@@ -94,21 +94,26 @@ def follow(ink, baselines, px_per_mm):
     baselines: int array (rows,), as find_rows()
     Returns: int array (rows, width, 2): the y from and to which it goes within a column
     """
-    levels = np.repeat(baselines[:, None], ink.shape[1], axis=1).astype(np.float32)
-    between = (levels[1:] + levels[:-1]) / 2
-    edges = np.concatenate([levels[:1] * 0 - 1, between, levels[:1] * 0 + len(ink)])
-    spans = _cheapest_ways(ink, baselines, levels, np.stack([edges[:-1], edges[1:]], 2), px_per_mm)
-    length = int(BASELINE_MM * px_per_mm)
-    steps = spans.mean(axis=2)[:, ::8]
-    levels = np.stack([cv2.resize(median_filter(row, length // 8)[None].astype(np.float32),
-                                  (ink.shape[1], 1))[0] for row in steps])
-    for some in SWEEPS:
-        rows = np.arange(len(baselines)) % 2 == some
-        if rows.any():
-            others = _count(spans, ink.shape)
-            spans[rows] = _cheapest_ways(ink, baselines[rows], levels[rows], spans[rows], px_per_mm, others)
-    return spans
-SWEEPS = (0, 1, 0, 1)
+    shrink = px_per_mm // COARSE
+    height, width = (side // shrink for side in ink.shape)
+    coarse = cv2.resize(ink[:height * shrink, :width * shrink], (width, height),
+                        interpolation=cv2.INTER_AREA)
+    baselines = baselines // shrink
+    levels = np.repeat(baselines[:, None], width, axis=1).astype(np.float32)
+    # First what is nearer to a row than to others, then all that it explains and no other does.
+    halves = np.r_[-1, (baselines[1:] + baselines[:-1]) / 2, height]
+    cells = np.repeat(np.stack([halves[:-1], halves[1:]], axis=1)[:, None], width, axis=1)
+    spans = _cheapest_ways(coarse, baselines, levels, cells)
+    length = BASELINE_MM * COARSE // 8
+    levels = np.stack([cv2.resize(median_filter(row, length)[None].astype(np.float32),
+                                  (width, 1))[0] for row in spans.mean(axis=2)[:, ::8]])
+    for some in (0, 1):
+        rows = np.arange(some, len(baselines), 2)
+        if len(rows):
+            spans[rows] = _cheapest_ways(coarse, baselines[rows], levels[rows], spans[rows],
+                                         _count(spans, coarse.shape))
+    fine = np.repeat(spans, shrink, axis=1) * shrink + [0, shrink - 1]
+    return np.pad(fine, [(0, 0), (0, ink.shape[1] - fine.shape[1]), (0, 0)], mode='edge')
 
 
 def _count(spans, shape):
@@ -120,16 +125,17 @@ def _count(spans, shape):
     return np.cumsum(count[:-1], axis=0, dtype=np.int8)
 
 
-def _cheapest_ways(ink, baselines, levels, own, px_per_mm, count=None):
+def _cheapest_ways(ink, baselines, levels, own, count=None):
     """The cheapest way from left to right near each of `levels`, float array (rows, width)."""
-    reach = int(REACH_MM * px_per_mm)
+    reach = REACH_MM * COARSE
     places = np.arange(-reach, reach + 1, dtype=np.float32)
     off = (levels - baselines[:, None]).T[:, :, None].astype(np.float32)
     white = _bands(np.clip(1 - ink / np.float32(INK), -1, 1), baselines, reach, 1)
-    near = (white < 0) & (np.abs(places - off) < NEAR_MM * px_per_mm)
-    there = maximum_filter1d(near.any(axis=2), int(BESIDE_MM * px_per_mm), axis=0)
+    near = (white < 0) & (np.abs(places - off) < NEAR_MM * COARSE)
+    there = maximum_filter1d(near.any(axis=2), BESIDE_MM * COARSE, axis=0)
     along = np.maximum(white, 0) * np.where(there, GAP, NO_GAP)[:, :, None]
-    along += AWAY / px_per_mm * np.abs(places - off)
+    along += AWAY / COARSE * np.abs(places - off)
+    white *= np.where(there, np.float32(1), NO_GAP)[:, :, None]
     at = places + baselines[:, None].astype(np.float32)
     own = (at >= own[:, :, :1].swapaxes(0, 1)) & (at <= own[:, :, 1:].swapaxes(0, 1))
     if count is None:
@@ -180,18 +186,35 @@ def _bands(values, baselines, reach, outside):
     return np.ascontiguousarray(np.moveaxis(bands, 2, 0))
 
 
-def measure(ink, spans, px_per_mm):
+def measure(ink, ways, px_per_mm):
     """The height of each trace, to parts of a pixel.
 
-    spans: as follow()
+    ways: as follow()
     Returns: float array (rows, width), y in pixels, NaN where there is no ink
     """
+    mask = ink > INK
+    y = np.arange(len(ink), dtype=np.int32)[:, None]
+    ends = np.diff(np.pad(mask, [(1, 1), (0, 0)]).astype(np.int8), axis=0)
+    top = np.maximum.accumulate(np.where(ends[:-1] == 1, y, 0), axis=0)
+    bottom = np.minimum.accumulate(np.where(ends[1:] == -1, y, len(ink))[::-1], axis=0)[::-1]
+    above = np.maximum.accumulate(np.where(mask, y, 0), axis=0)
+    below = np.minimum.accumulate(np.where(mask, y, len(ink) - 1)[::-1], axis=0)[::-1]
     x, result = np.arange(ink.shape[1]), []
-    mask = np.pad(np.cumsum(ink > INK, axis=0, dtype=np.int32), [(1, 0), (0, 0)])
-    for first, last in np.moveaxis(spans, 2, 1):
-        good = mask[last + 1, x] > mask[first, x]
-        edges = (first - _part(ink, first, -1, x), last + _part(ink, last, 1, x))
-        result.append(_heights(*(np.where(good, edge, np.nan) for edge in edges), px_per_mm))
+    lows, highs = np.clip(np.moveaxis(ways, 2, 0) + [[[-1]], [[1]]], 0, len(ink) - 1)
+    for row, (low, high) in enumerate(zip(lows, highs)):
+        inner = below[low, x], above[high, x]
+        good = inner[0] <= inner[1]
+        inner = [np.where(good, each, 0) for each in inner]
+        first, last = top[inner[0], x], bottom[inner[1], x]
+        edges = [first - _part(ink, first, -1, x), last + _part(ink, last, 1, x)]
+        alone = np.ones(len(x), bool)
+        for other in np.delete(np.arange(len(ways)), row):
+            alone &= (lows[other] > last) | (highs[other] < first)
+        edges = [np.where(good, edge, np.nan) for edge in edges]
+        line = np.nanpercentile(edges[1] - edges[0], 20) if good.any() else 1
+        edges[0] = np.where(alone | ~good, edges[0], np.maximum(edges[0], low + 1 - line / 2))
+        edges[1] = np.where(alone | ~good, edges[1], np.minimum(edges[1], high - 1 + line / 2))
+        result.append(_heights(*edges, px_per_mm))
     return np.stack(result)
 
 

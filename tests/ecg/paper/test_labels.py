@@ -1,0 +1,45 @@
+"""Names of leads and scales in print."""
+import cv2
+import numpy as np
+
+from utils.ecg.paper import labels
+
+PX_PER_MM = 8
+
+
+def print_words(words, font=cv2.FONT_HERSHEY_TRIPLEX):
+    """Ink with words 30 mm apart in a row, in a face that there is no template of."""
+    ink = np.zeros((200, 240 * len(words)), np.uint8)
+    for place, word in enumerate(words):
+        cv2.putText(ink, word, (20 + 240 * place, 100), font, 1.0, 255, 2)
+    return (ink / 255).astype(np.float32)
+
+
+def read(ink):
+    return sorted(labels.read_words(ink, np.zeros((0, ink.shape[1])), PX_PER_MM),
+                  key=lambda word: word.x)
+
+
+def test_names_are_read():
+    words = read(print_words([*labels.TWELVE, 'AVL', '-aVR']))
+    assert [word.lead for word in words] == [*labels.TWELVE, 'aVL', 'aVR']
+    assert abs(words[1].x - 32.5) < 1
+
+
+def test_other_words_are_none():
+    ink = print_words(['HR', 'Name', '72', 'ms', 'VT', 'ST', 'BPM'])
+    assert not [word for word in read(ink) if word.lead]
+
+
+def test_scale():
+    ink = np.hstack([print_words(['25 mm/s'])[:, :210], print_words(['10 mm/mV'])])
+    assert labels.scale_of(read(ink)) == [25, 10]
+    both = np.hstack([ink, print_words(['50 mm/s'])])
+    assert labels.scale_of(read(both))[0] is None
+
+
+def test_names_are_matched_with_the_nearest_way_of_placing_them():
+    places = [('V1', 50, 40), ('V2', 50, 60), ('V3', 50, 80)]
+    words = [labels.Word(name, name, 51, 55, y, 0.9) for name, y in
+             (('V1', 33), ('V2', 53), ('V3', 73), ('V4', 200))]
+    assert labels.match(words, places, 20) == [('V1', 0), ('V2', 1), ('V3', 2)]
