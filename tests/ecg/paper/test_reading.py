@@ -37,7 +37,8 @@ def write(path, signal, **style):
 @pytest.mark.parametrize('style', [
     {'layout': '3x4+1'}, {'layout': '3x4', 'grid': 'grey', 'pulse': 'right', 'dpi': 150.0},
     {'layout': '6x2', 'cabrera': True, 'fine': 'none', 'pulse': 'none'},
-    {'layout': '12x1', 'spacing': 14.0, 'gain': 5.0, 'footer': ''}], ids=lambda style: style['layout'])
+    {'layout': '12x1', 'spacing': 14.0, 'gain': 5.0, 'footer': ''}],
+    ids=lambda style: style['layout'])
 def test_a_sheet_is_read(tmp_path, style):
     path = str(tmp_path / 'sheet.png')
     sheet = write(path, HEART, **style)

@@ -313,8 +313,9 @@ def _as_placed(frame, cells, beside, names):
     found = []
     for lead, index in beside:
         if index < len(cells) and lead == cells[index][0].lstrip('-') and cells[index][4]:
-            away = [name.x - cells[index][2] for name in names if name.lead == lead]
-            found.append((cells[index][2] - frame.start, min(away, key=abs)))
+            away = [name.x - cells[index][2] for name in names
+                    if name.lead == lead and name.text not in labels.OLD]  # they begin later
+            found += [(cells[index][2] - frame.start, min(away, key=abs))] if away else []
     along, away = np.array(found).T if len(found) >= FEW else ([0], [0])
     several = len(set(along)) > 1
     fits = MOST_BEFORE < np.median(away) < MOST_AFTER and frame.seen == frame.end - frame.start
