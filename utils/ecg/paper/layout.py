@@ -37,7 +37,7 @@ LENGTH_MM = 250  # of 10 s at 25 mm/s, of 5 s at 50 mm/s
 CAPS_MM, BESIDE_MM = 1.2, 30
 SHORTEST = 0.9  # of the whole length that must be there
 FEW, MISREAD = 3, 0.15  # names, below which they say nothing; part that may be misread
-WIDER = 0.01  # part by which columns must be wider than 2.5 s to be so
+WIDER = 0.018  # part by which columns must be wider than 2.5 s to be so
 # mm behind the begin of its stretch that a name may be without a doubt about the begin, and is.
 MOST_BEFORE, MOST_AFTER, USUAL = -1.5, 4.5, 1
 EDGE_MM = 0.4  # at the ends of a stretch that may be a separator's ink
@@ -314,8 +314,9 @@ def _as_placed(frame, cells, beside, names):
     found = []
     for lead, index in beside:
         if index < len(cells) and lead == cells[index][0].lstrip('-') and cells[index][4]:
-            away = [name.x - cells[index][2] for name in names if name.lead == lead]
-            found.append((cells[index][2] - frame.start, min(away, key=abs)))
+            away = [name.x - cells[index][2] for name in names
+                    if name.lead == lead and name.text not in labels.OLD]  # they begin later
+            found += [(cells[index][2] - frame.start, min(away, key=abs))] if away else []
     along, away = np.array(found).T if len(found) >= FEW else ([0], [0])
     several = len(set(along)) > 1
     fits = MOST_BEFORE < np.median(away) < MOST_AFTER and frame.seen == frame.end - frame.start
