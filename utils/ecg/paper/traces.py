@@ -1,7 +1,8 @@
 """The traces on a flat sheet: where their rows are, and how high each is at every column.
 
-A trace is the cheapest way from left to right on which ink costs almost nothing, sideways and up
-and down alike: so it follows the steepest QRS, passes through crossings and over gaps.
+A trace is the cheapest way from left to right, which goes along a stretch of every column: white
+costs, ink that no other row goes along is a gain. So it follows the steepest QRS up to its tip,
+passes over gaps, and the rows share the ink among them.
 """
 import cv2
 import numpy as np
@@ -20,11 +21,13 @@ REACH_MM = 32  # that a trace may go up and down from its baseline
 COVERED = 0.55  # of the columns of the longest row that another row has ink in
 CLOSEST_MM = 7  # rows are not nearer
 COARSE = 4  # pixels a mm, at which traces are followed
-REWARD, FOREIGN, AWAY = np.float32(0.2), np.float32(0.05), np.float32(0.002)  # costs of a pixel of ink, and of a mm from the baseline
+REWARD = np.float32(0.2)  # gain of a pixel of ink, where white costs up to 1
+FOREIGN, TAKEN = np.float32(0.05), np.float32(0.4)  # costs of ink nearer to others, and of others'
+AWAY = np.float32(0.002)  # cost of a mm from the baseline
 GAP = np.float32(4)  # cost of a pixel without ink, along; 1 upright
 NO_GAP, NEAR_MM, BESIDE_MM = np.float32(0.02), 9, 5  # where a row has no ink within these mm
-TAKEN = 0.4  # cost of a pixel that another row's trace runs along
 TOUCHING_MM, TANGLED_MM = 0.3, 5  # two rows are not as near for longer: 0.2 s, a QRS is over
+MEETINGS = 3  # as many QRS of two rows that touch are cut or exchanged, and not one that is odd
 BASELINE_MM = 50  # the baseline is the median of so much of a trace
 
 
@@ -81,11 +84,11 @@ def refuse_tangled(heights, px_per_mm):
     for row, (upper, lower) in enumerate(zip(heights, heights[1:]), 1):
         met = upper >= lower - TOUCHING_MM * px_per_mm  # never, where one is NaN
         edges = np.flatnonzero(np.diff(np.r_[0, met, 0]))
-        longest = max(edges[1::2] - edges[::2], default=0) / px_per_mm
-        if longest > TANGLED_MM:
+        lengths = (edges[1::2] - edges[::2]) / px_per_mm
+        if len(lengths) >= MEETINGS or lengths.max(initial=0) > TANGLED_MM:
             raise NotAnECG(f'a sheet whose traces of rows {row} and {row + 1} run into each other '
-                           f'for {longest:.0f} mm, so that they cannot be told apart; print it '
-                           'with fewer mm for a mV or in another layout')
+                           f'in {len(lengths)} places, so that they cannot be told apart; print '
+                           'it with fewer mm for a mV or in another layout')
 
 
 def follow(ink, baselines, px_per_mm):
@@ -103,66 +106,80 @@ def follow(ink, baselines, px_per_mm):
     # First what is nearer to a row than to others, then all that it explains and no other does.
     halves = np.r_[-1, (baselines[1:] + baselines[:-1]) / 2, height]
     cells = np.repeat(np.stack([halves[:-1], halves[1:]], axis=1)[:, None], width, axis=1)
-    spans = _cheapest_ways(coarse, baselines, levels, cells)
+    spans = np.clip(_cheapest_ways(coarse, baselines, levels, cells), 0, height - 1)
     length = BASELINE_MM * COARSE // 8
     levels = np.stack([cv2.resize(median_filter(row, length)[None].astype(np.float32),
                                   (width, 1))[0] for row in spans.mean(axis=2)[:, ::8]])
     for some in (0, 1):
         rows = np.arange(some, len(baselines), 2)
         if len(rows):
-            spans[rows] = _cheapest_ways(coarse, baselines[rows], levels[rows], spans[rows],
-                                         _count(spans, coarse.shape))
+            better = _cheapest_ways(coarse, baselines[rows], levels[rows], spans[rows],
+                                    _count(spans, coarse.shape))
+            spans[rows] = np.clip(better, 0, height - 1)
     fine = np.repeat(spans, shrink, axis=1) * shrink + [0, shrink - 1]
     return np.pad(fine, [(0, 0), (0, ink.shape[1] - fine.shape[1]), (0, 0)], mode='edge')
 
 
 def _count(spans, shape):
-    count = np.zeros((shape[0] + 1, shape[1]), np.int8)
+    """How many rows go along each pixel: int8 array of `shape`."""
+    change = np.zeros((shape[0] + 1, shape[1]), np.int8)
     x = np.arange(shape[1])
     for low, high in np.moveaxis(spans, 2, 1):
-        np.add.at(count, (low, x), 1)
-        np.add.at(count, (high + 1, x), -1)
-    return np.cumsum(count[:-1], axis=0, dtype=np.int8)
+        change[low, x] += 1
+        change[high + 1, x] -= 1
+    return np.cumsum(change[:-1], axis=0, dtype=np.int8)
 
 
 def _cheapest_ways(ink, baselines, levels, own, count=None):
-    """The cheapest way from left to right near each of `levels`, float array (rows, width)."""
+    """The cheapest way from left to right near each of `levels`: int array (rows, width, 2).
+
+    levels: float array (rows, width); own: array (rows, width, 2), what is nearest to a row, or
+        where it went before; count: as _count() gives it, of all rows, then
+    """
     reach = REACH_MM * COARSE
     places = np.arange(-reach, reach + 1, dtype=np.float32)
     off = (levels - baselines[:, None]).T[:, :, None].astype(np.float32)
-    white = _bands(np.clip(1 - ink / np.float32(INK), -1, 1), baselines, reach, 1)
-    near = (white < 0) & (np.abs(places - off) < NEAR_MM * COARSE)
-    there = maximum_filter1d(near.any(axis=2), BESIDE_MM * COARSE, axis=0)
-    along = np.maximum(white, 0) * np.where(there, GAP, NO_GAP)[:, :, None]
+    cost = _bands(np.clip(1 - ink / np.float32(INK), -1, 1), baselines, reach, 1)
+    near = (cost < 0) & (np.abs(places - off) < NEAR_MM * COARSE)
+    there = maximum_filter1d(near.any(axis=2), BESIDE_MM * COARSE, axis=0)[:, :, None]
+    along = np.maximum(cost, 0) * np.where(there, GAP, NO_GAP)
     along += AWAY / COARSE * np.abs(places - off)
-    white *= np.where(there, np.float32(1), NO_GAP)[:, :, None]
+    cost *= np.where(there, np.float32(1), NO_GAP)  # print beside a trace is none of it
     at = places + baselines[:, None].astype(np.float32)
     own = (at >= own[:, :, :1].swapaxes(0, 1)) & (at <= own[:, :, 1:].swapaxes(0, 1))
     if count is None:
-        white = np.where(own, np.maximum(white, -REWARD), np.maximum(white, FOREIGN))
+        cost = np.maximum(cost, np.where(own, -REWARD, FOREIGN))
     else:
         others = _bands(count, baselines, reach, 0) > own
         along += TAKEN * others
-        white = np.maximum(white, np.where(others, np.float32(TAKEN), np.float32(-REWARD)))
-    before = np.zeros((*white.shape[:2], white.shape[2] + 1), np.float32)
-    np.cumsum(white, axis=2, out=before[:, :, 1:])
+        cost = np.maximum(cost, np.where(others, TAKEN, -REWARD))
+    return _best_spans(along, cost) + (baselines - reach)[:, None, None]
+
+
+def _best_spans(along, cost):
+    """The cheapest way through all columns: int array (rows, width, 2).
+
+    along: float32 array (width, rows, height), of entering a column at a pixel; cost: the same, of
+    each pixel that is gone along in a column
+    """
+    before = np.pad(np.cumsum(cost, axis=2), [(0, 0), (0, 0), (1, 0)])
+    # A way from y to another y' may go on as far above and below both as it gains by that.
     top = np.maximum.accumulate(before[:, :, :-1], axis=2)
     bottom = np.minimum.accumulate(before[:, :, :0:-1], axis=2)[:, :, ::-1]
-    cost = np.zeros(white.shape[1:], np.float32)
-    for x in range(len(white)):
-        along[x] += cost - cost.min(axis=1, keepdims=True)
+    left = np.zeros(cost.shape[1:], np.float32)
+    for x in range(len(along)):
+        along[x] += left - left.min(axis=1, keepdims=True)
         down = bottom[x] + np.minimum.accumulate(along[x] - top[x], axis=1)
         up = np.minimum.accumulate((along[x] + bottom[x])[:, ::-1], axis=1)[:, ::-1] - top[x]
-        cost = np.minimum(up, down)
-    ends = _way_back(along, top, bottom, cost)
-    index = np.arange(white.shape[2])
-    first = np.maximum.accumulate(np.where(before[:, :, :-1] >= top, index, 0), axis=2)
-    last = np.minimum.accumulate(np.where(before[:, :, 1:] <= bottom, index, index[-1])[:, :, ::-1],
-                                 axis=2)[:, :, ::-1]
-    columns, rows = np.mgrid[:len(white), :len(baselines)]
-    spans = np.stack([first[columns, rows, ends.min(axis=2)], last[columns, rows, ends.max(axis=2)]], 2)
-    spans = spans.swapaxes(0, 1) + (baselines - reach)[:, None, None]
-    return np.clip(spans, 0, len(ink) - 1)
+        left = np.minimum(up, down)
+    ends = _way_back(along, top, bottom, left)
+    y = np.arange(cost.shape[2])
+    first = np.maximum.accumulate(np.where(before[:, :, :-1] >= top, y, 0), axis=2)
+    last = np.where(before[:, :, 1:] <= bottom, y, y[-1])[:, :, ::-1]
+    last = np.minimum.accumulate(last, axis=2)[:, :, ::-1]
+    x, rows = np.mgrid[:len(cost), :cost.shape[1]]
+    spans = [first[x, rows, ends.min(axis=2)], last[x, rows, ends.max(axis=2)]]
+    return np.stack(spans, axis=2).swapaxes(0, 1)
 
 
 def _way_back(entered, top, bottom, cost):
@@ -186,10 +203,10 @@ def _bands(values, baselines, reach, outside):
     return np.ascontiguousarray(np.moveaxis(bands, 2, 0))
 
 
-def measure(ink, ways, px_per_mm):
+def measure(ink, spans, px_per_mm):
     """The height of each trace, to parts of a pixel.
 
-    ways: as follow()
+    spans: as follow()
     Returns: float array (rows, width), y in pixels, NaN where there is no ink
     """
     mask = ink > INK
@@ -200,7 +217,7 @@ def measure(ink, ways, px_per_mm):
     above = np.maximum.accumulate(np.where(mask, y, 0), axis=0)
     below = np.minimum.accumulate(np.where(mask, y, len(ink) - 1)[::-1], axis=0)[::-1]
     x, result = np.arange(ink.shape[1]), []
-    lows, highs = np.clip(np.moveaxis(ways, 2, 0) + [[[-1]], [[1]]], 0, len(ink) - 1)
+    lows, highs = np.clip(np.moveaxis(spans, 2, 0) + [[[-1]], [[1]]], 0, len(ink) - 1)
     for row, (low, high) in enumerate(zip(lows, highs)):
         inner = below[low, x], above[high, x]
         good = inner[0] <= inner[1]
@@ -208,7 +225,7 @@ def measure(ink, ways, px_per_mm):
         first, last = top[inner[0], x], bottom[inner[1], x]
         edges = [first - _part(ink, first, -1, x), last + _part(ink, last, 1, x)]
         alone = np.ones(len(x), bool)
-        for other in np.delete(np.arange(len(ways)), row):
+        for other in np.delete(np.arange(len(spans)), row):
             alone &= (lows[other] > last) | (highs[other] < first)
         edges = [np.where(good, edge, np.nan) for edge in edges]
         line = np.nanpercentile(edges[1] - edges[0], 20) if good.any() else 1
