@@ -45,7 +45,10 @@ def test_a_row_that_leaves_its_level_does_not_take_the_next_one():
         assert np.nanmax(np.abs(heights - row(np.arange(1600.0)))[710:-20]) < 2
 
 
-def test_spikes_that_touch_again_and_again_are_refused():
+def test_rows_that_touch_are_named_and_those_that_run_together_refused():
     heights = read([lambda x: 200 + spikes(x, 0, 110), lambda x: 400 - spikes(x, 0, 110)])
-    with pytest.raises(NotAnECG, match='rows 1 and 2 run into each other in [0-9]+ places'):
-        traces.refuse_tangled(heights, PX)
+    assert traces.meetings(heights, PX) == [(1, 2)]
+    apart = read([lambda x: 200 + spikes(x, 0, 50), lambda x: 400 - spikes(x, 0, 50)])
+    assert traces.meetings(apart, PX) == []
+    with pytest.raises(NotAnECG, match='rows 1 and 2 run into each other for [0-9]+ mm'):
+        traces.meetings(np.stack([apart[0], apart[0]]), PX)

@@ -92,13 +92,16 @@ def read_sheet(picture, page=1):
     flat, inside, origin = ink.lay_flat(picture, found, FLAT)
     dark = ink.find_ink(flat, inside, FLAT)
     turn, (heights, frame, placed) = _read_turned(dark)
-    traces.refuse_tangled(heights, FLAT)
+    touching = traces.meetings(heights, FLAT)
     lines = [(lead, found.pixels(_on_flat(heights[row], (start, end), dark.shape, turn) / FLAT
                                  + origin)) for lead, row, start, end in placed.stretches]
     values, shown = placed.values, np.isfinite(placed.values)
     rotation = (found.rotation + 90 * turn + 180) % 360 - 180
     raw = Raw(values, list(LEADS), SAMPLING_RATE, ['mV'] * len(LEADS),
               [_describe(placed, frame, found, rotation)], shown)
+    raw.notes.extend(f'the traces of rows {upper} and {lower} touch: a QRS there may be cut, or be '
+                     'taken for the other row\'s; compare with the picture in the report'
+                     for upper, lower in touching)
     return Sheet(raw, placed.name, found.px_per_mm, frame.mm_per_s, frame.mm_per_mv,
                  rotation, picture, lines, page)
 

@@ -1,8 +1,7 @@
 """The traces on a flat sheet: where their rows are, and how high each is at every column.
 
-A trace is the cheapest way from left to right, which goes along a stretch of every column: white
-costs, ink that no other row goes along is a gain. So it follows the steepest QRS up to its tip,
-passes over gaps, and the rows share the ink among them.
+A trace is the cheapest way from left to right on which ink costs almost nothing, sideways and up
+and down alike: so it follows the steepest QRS, passes through crossings and over gaps.
 """
 import cv2
 import numpy as np
@@ -12,6 +11,7 @@ from scipy.signal import find_peaks
 from utils.ecg.signals import NotAnECG
 
 INK = 0.5  # of the ink's darkness, where its edge is
+FAINT = 0.55  # what is so dark costs nothing: thin and steep lines are fainter
 PIECE_MM = 10  # width of what is connected, and a part of a trace for certain
 TIP_MM = 0.8  # height of a tip that is kept, even where two steep lines have become one
 CLOSE_MM = 0.7  # holes in a copy, where the trace was on a line of the grid
@@ -20,14 +20,11 @@ STEEP_MM = 1.3  # a run of ink in a column that is higher is no baseline
 REACH_MM = 32  # that a trace may go up and down from its baseline
 COVERED = 0.55  # of the columns of the longest row that another row has ink in
 CLOSEST_MM = 7  # rows are not nearer
-COARSE = 4  # pixels a mm, at which traces are followed
-REWARD = np.float32(0.2)  # gain of a pixel of ink, where white costs up to 1
-FOREIGN, TAKEN = np.float32(0.05), np.float32(0.4)  # costs of ink nearer to others, and of others'
-AWAY = np.float32(0.002)  # cost of a mm from the baseline
+ALONG, UPRIGHT, AWAY = 0.01, 0.003, 0.002  # costs of a pixel of ink, and of a mm from the baseline
 GAP = np.float32(4)  # cost of a pixel without ink, along; 1 upright
 NO_GAP, NEAR_MM, BESIDE_MM = np.float32(0.02), 9, 5  # where a row has no ink within these mm
+TAKEN = 0.4  # cost of a pixel that another row's trace runs along
 TOUCHING_MM, TANGLED_MM = 0.3, 5  # two rows are not as near for longer: 0.2 s, a QRS is over
-MEETINGS = 3  # as many QRS of two rows that touch are cut or exchanged, and not one that is odd
 BASELINE_MM = 50  # the baseline is the median of so much of a trace
 
 
@@ -75,20 +72,25 @@ def _moves(row, least):
     return len(row) > 0 and np.ptp(np.percentile(row, [3, 97])) > least
 
 
-def refuse_tangled(heights, px_per_mm):
-    """Refuse rows that run into each other: which trace is whose after that is a guess.
+def meetings(heights, px_per_mm):
+    """Where rows touch: a QRS there may be cut, or be taken for the other row's.
 
     heights: float array (rows, width), as measure()
-    Raises: NotAnECG
+    Returns: list of (row, from 1, and the one below it), each pair that touches
+    Raises: NotAnECG where two run into each other: which trace is whose after that is a guess
     """
+    found = []
     for row, (upper, lower) in enumerate(zip(heights, heights[1:]), 1):
         met = upper >= lower - TOUCHING_MM * px_per_mm  # never, where one is NaN
         edges = np.flatnonzero(np.diff(np.r_[0, met, 0]))
-        lengths = (edges[1::2] - edges[::2]) / px_per_mm
-        if len(lengths) >= MEETINGS or lengths.max(initial=0) > TANGLED_MM:
+        longest = max(edges[1::2] - edges[::2], default=0) / px_per_mm
+        if longest > TANGLED_MM:
             raise NotAnECG(f'a sheet whose traces of rows {row} and {row + 1} run into each other '
-                           f'in {len(lengths)} places, so that they cannot be told apart; print '
-                           'it with fewer mm for a mV or in another layout')
+                           f'for {longest:.0f} mm, so that they cannot be told apart; print it '
+                           'with fewer mm for a mV or in another layout')
+        if longest:
+            found.append((row, row + 1))
+    return found
 
 
 def follow(ink, baselines, px_per_mm):
@@ -97,102 +99,59 @@ def follow(ink, baselines, px_per_mm):
     baselines: int array (rows,), as find_rows()
     Returns: int array (rows, width, 2): the y from and to which it goes within a column
     """
-    shrink = px_per_mm // COARSE
-    height, width = (side // shrink for side in ink.shape)
-    coarse = cv2.resize(ink[:height * shrink, :width * shrink], (width, height),
-                        interpolation=cv2.INTER_AREA)
-    baselines = baselines // shrink
-    levels = np.repeat(baselines[:, None], width, axis=1).astype(np.float32)
-    # First what is nearer to a row than to others, then all that it explains and no other does.
-    halves = np.r_[-1, (baselines[1:] + baselines[:-1]) / 2, height]
-    cells = np.repeat(np.stack([halves[:-1], halves[1:]], axis=1)[:, None], width, axis=1)
-    spans = np.clip(_cheapest_ways(coarse, baselines, levels, cells), 0, height - 1)
-    length = BASELINE_MM * COARSE // 8
-    levels = np.stack([cv2.resize(median_filter(row, length)[None].astype(np.float32),
-                                  (width, 1))[0] for row in spans.mean(axis=2)[:, ::8]])
-    for some in (0, 1):
-        rows = np.arange(some, len(baselines), 2)
-        if len(rows):
-            better = _cheapest_ways(coarse, baselines[rows], levels[rows], spans[rows],
-                                    _count(spans, coarse.shape))
-            spans[rows] = np.clip(better, 0, height - 1)
-    fine = np.repeat(spans, shrink, axis=1) * shrink + [0, shrink - 1]
-    return np.pad(fine, [(0, 0), (0, ink.shape[1] - fine.shape[1]), (0, 0)], mode='edge')
+    levels = np.repeat(baselines[:, None], ink.shape[1], axis=1)
+    paths = _cheapest_ways(ink, baselines, levels, np.zeros(ink.shape, np.uint8), px_per_mm)
+    # Once more, now that it is known where each baseline wanders and what belongs to others.
+    length = int(BASELINE_MM * px_per_mm)
+    middles = paths.mean(axis=2)
+    steps = middles[:, ::8]
+    levels = np.stack([cv2.resize(median_filter(row, length // 8)[None].astype(np.float32),
+                                  (ink.shape[1], 1))[0] for row in steps])
+    taken = np.zeros(ink.shape, np.uint8)
+    x = np.arange(ink.shape[1])
+    for path in np.clip(paths[:, :, 1], 1, len(ink) - 2):
+        for step in (-1, 0, 1):
+            taken[path + step, x] += 1
+    return _cheapest_ways(ink, baselines, levels, taken, px_per_mm, paths)
 
 
-def _count(spans, shape):
-    """How many rows go along each pixel: int8 array of `shape`."""
-    change = np.zeros((shape[0] + 1, shape[1]), np.int8)
-    x = np.arange(shape[1])
-    for low, high in np.moveaxis(spans, 2, 1):
-        change[low, x] += 1
-        change[high + 1, x] -= 1
-    return np.cumsum(change[:-1], axis=0, dtype=np.int8)
-
-
-def _cheapest_ways(ink, baselines, levels, own, count=None):
-    """The cheapest way from left to right near each of `levels`: int array (rows, width, 2).
-
-    levels: float array (rows, width); own: array (rows, width, 2), what is nearest to a row, or
-        where it went before; count: as _count() gives it, of all rows, then
-    """
-    reach = REACH_MM * COARSE
+def _cheapest_ways(ink, baselines, levels, taken, px_per_mm, own=None):
+    """The cheapest way from left to right near each of `levels`, float array (rows, width)."""
+    reach = int(REACH_MM * px_per_mm)
+    white = _bands(np.maximum(1 - ink / FAINT, 0), baselines, reach, 1)
+    climbed = np.cumsum(white + np.float32(UPRIGHT), axis=2)
     places = np.arange(-reach, reach + 1, dtype=np.float32)
     off = (levels - baselines[:, None]).T[:, :, None].astype(np.float32)
-    cost = _bands(np.clip(1 - ink / np.float32(INK), -1, 1), baselines, reach, 1)
-    near = (cost < 0) & (np.abs(places - off) < NEAR_MM * COARSE)
-    there = maximum_filter1d(near.any(axis=2), BESIDE_MM * COARSE, axis=0)[:, :, None]
-    along = np.maximum(cost, 0) * np.where(there, GAP, NO_GAP)
-    along += AWAY / COARSE * np.abs(places - off)
-    cost *= np.where(there, np.float32(1), NO_GAP)  # print beside a trace is none of it
-    at = places + baselines[:, None].astype(np.float32)
-    own = (at >= own[:, :, :1].swapaxes(0, 1)) & (at <= own[:, :, 1:].swapaxes(0, 1))
-    if count is None:
-        cost = np.maximum(cost, np.where(own, -REWARD, FOREIGN))
-    else:
-        others = _bands(count, baselines, reach, 0) > own
-        along += TAKEN * others
-        cost = np.maximum(cost, np.where(others, TAKEN, -REWARD))
-    return _best_spans(along, cost) + (baselines - reach)[:, None, None]
+    near = (white < 1 - INK) & (np.abs(places - off) < NEAR_MM * px_per_mm)
+    there = maximum_filter1d(near.any(axis=2), int(BESIDE_MM * px_per_mm), axis=0)
+    white *= np.where(there, GAP, NO_GAP)[:, :, None]  # print beside a trace is none of it
+    white += ALONG + AWAY / px_per_mm * np.abs(places - off)
+    if own is not None:
+        others = _bands(taken, baselines, reach, 0).astype(np.float32)
+        rows, columns = np.mgrid[:len(baselines), :ink.shape[1]]
+        for step in (-1, 0, 1):
+            at = np.clip(own[:, :, 1] - baselines[:, None] + reach + step, 0, 2 * reach)
+            others[columns, rows, at] -= 1
+        white += TAKEN * (others > 0)
+    entered = np.empty_like(white)
+    cost = np.zeros(white.shape[1:], np.float32)
+    for x in range(len(white)):
+        entered[x] = white[x] + cost - cost.min(axis=1, keepdims=True)
+        up = climbed[x] + np.minimum.accumulate(entered[x] - climbed[x], axis=1)
+        down = np.minimum.accumulate((entered[x] + climbed[x])[:, ::-1], axis=1)[:, ::-1]
+        cost = np.minimum(up, down - climbed[x])
+    return _way_back(entered, climbed, cost) + (baselines - reach)[:, None, None]
 
 
-def _best_spans(along, cost):
-    """The cheapest way through all columns: int array (rows, width, 2).
-
-    along: float32 array (width, rows, height), of entering a column at a pixel; cost: the same, of
-    each pixel that is gone along in a column
-    """
-    before = np.pad(np.cumsum(cost, axis=2), [(0, 0), (0, 0), (1, 0)])
-    # A way from y to another y' may go on as far above and below both as it gains by that.
-    top = np.maximum.accumulate(before[:, :, :-1], axis=2)
-    bottom = np.minimum.accumulate(before[:, :, :0:-1], axis=2)[:, :, ::-1]
-    left = np.zeros(cost.shape[1:], np.float32)
-    for x in range(len(along)):
-        along[x] += left - left.min(axis=1, keepdims=True)
-        down = bottom[x] + np.minimum.accumulate(along[x] - top[x], axis=1)
-        up = np.minimum.accumulate((along[x] + bottom[x])[:, ::-1], axis=1)[:, ::-1] - top[x]
-        left = np.minimum(up, down)
-    ends = _way_back(along, top, bottom, left)
-    y = np.arange(cost.shape[2])
-    first = np.maximum.accumulate(np.where(before[:, :, :-1] >= top, y, 0), axis=2)
-    last = np.where(before[:, :, 1:] <= bottom, y, y[-1])[:, :, ::-1]
-    last = np.minimum.accumulate(last, axis=2)[:, :, ::-1]
-    x, rows = np.mgrid[:len(cost), :cost.shape[1]]
-    spans = [first[x, rows, ends.min(axis=2)], last[x, rows, ends.max(axis=2)]]
-    return np.stack(spans, axis=2).swapaxes(0, 1)
-
-
-def _way_back(entered, top, bottom, cost):
-    """The way that led to the lowest cost: int array (width, rows, 2), the ends in a column."""
-    result = np.zeros((*entered.shape[:2], 2), int)
+def _way_back(entered, climbed, cost):
+    """The way that led to the lowest cost: int array (rows, width, 2)."""
+    result = np.zeros((cost.shape[0], len(entered), 2), int)
     at, rows = cost.argmin(axis=1), np.arange(len(cost))
-    index = np.arange(entered.shape[2])
     for x in range(len(entered) - 1, -1, -1):
-        result[x, :, 1] = at
-        way = np.where(index <= at[:, None], bottom[x, rows, at][:, None] - top[x],
-                       bottom[x] - top[x, rows, at][:, None])
+        way = np.abs(climbed[x] - climbed[x, rows, at][:, None])
+        result[:, x, 1] = at
         at = (entered[x] + way).argmin(axis=1)
-        result[x, :, 0] = at
+        result[:, x, 0] = at
     return result
 
 
@@ -203,10 +162,10 @@ def _bands(values, baselines, reach, outside):
     return np.ascontiguousarray(np.moveaxis(bands, 2, 0))
 
 
-def measure(ink, spans, px_per_mm):
+def measure(ink, paths, px_per_mm):
     """The height of each trace, to parts of a pixel.
 
-    spans: as follow()
+    paths: as follow()
     Returns: float array (rows, width), y in pixels, NaN where there is no ink
     """
     mask = ink > INK
@@ -214,24 +173,25 @@ def measure(ink, spans, px_per_mm):
     ends = np.diff(np.pad(mask, [(1, 1), (0, 0)]).astype(np.int8), axis=0)
     top = np.maximum.accumulate(np.where(ends[:-1] == 1, y, 0), axis=0)
     bottom = np.minimum.accumulate(np.where(ends[1:] == -1, y, len(ink))[::-1], axis=0)[::-1]
-    above = np.maximum.accumulate(np.where(mask, y, 0), axis=0)
-    below = np.minimum.accumulate(np.where(mask, y, len(ink) - 1)[::-1], axis=0)[::-1]
+    above = np.maximum.accumulate(np.where(mask, y, -len(ink)), axis=0)
+    below = np.minimum.accumulate(np.where(mask, y, 2 * len(ink))[::-1], axis=0)[::-1]
     x, result = np.arange(ink.shape[1]), []
-    lows, highs = np.clip(np.moveaxis(spans, 2, 0) + [[[-1]], [[1]]], 0, len(ink) - 1)
-    for row, (low, high) in enumerate(zip(lows, highs)):
-        inner = below[low, x], above[high, x]
-        good = inner[0] <= inner[1]
-        inner = [np.where(good, each, 0) for each in inner]
-        first, last = top[inner[0], x], bottom[inner[1], x]
-        edges = [first - _part(ink, first, -1, x), last + _part(ink, last, 1, x)]
-        alone = np.ones(len(x), bool)
-        for other in np.delete(np.arange(len(spans)), row):
-            alone &= (lows[other] > last) | (highs[other] < first)
-        edges = [np.where(good, edge, np.nan) for edge in edges]
-        line = np.nanpercentile(edges[1] - edges[0], 20) if good.any() else 1
-        edges[0] = np.where(alone | ~good, edges[0], np.maximum(edges[0], low + 1 - line / 2))
-        edges[1] = np.where(alone | ~good, edges[1], np.minimum(edges[1], high - 1 + line / 2))
-        result.append(_heights(*edges, px_per_mm))
+    lows, highs = paths.min(axis=2), paths.max(axis=2)
+    for row, path in enumerate(np.clip(paths, 0, len(ink) - 1)):
+        low, high = lows[row] - 1, highs[row] + 1
+        up, down = above[path[:, 1], x], below[path[:, 1], x]
+        there = np.where(path[:, 1] - up <= down - path[:, 1], up, down)
+        good = (there >= low) & (there <= high)
+        there = np.where(good, there, 0)
+        first, last = top[there, x], bottom[there, x]
+        for other in (row - 1, row + 1):  # a run that is a neighbour's, too, is shared
+            if 0 <= other < len(paths):
+                below_it, above_it = lows[other] > high, highs[other] < low
+                last = np.where(below_it, np.minimum(last, (highs[row] + lows[other]) // 2), last)
+                first = np.where(above_it, np.maximum(first, (lows[row] + highs[other]) // 2),
+                                 first)
+        edges = (first - _part(ink, first, -1, x), last + _part(ink, last, 1, x))
+        result.append(_heights(*(np.where(good, edge, np.nan) for edge in edges), px_per_mm))
     return np.stack(result)
 
 
