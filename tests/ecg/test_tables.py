@@ -99,6 +99,12 @@ RIGHT = {
                                        for lead, row in zip(LEADS, UV)), (500, None)),
     'a clock beside the times': (table([[time, *row, clock] for time, row, clock in zip(
         SECONDS, UV.T, CLOCKS)], head=f'time,{NAMES},timestamp'), (None, 'uV')),
+    'over midnight': (with_times([f'2021-01-01 23:59:{time:06.3f}' if time < 60 else
+                                  f'2021-01-02 00:00:{time - 60:06.3f}' for time in SECONDS + 55],
+                                 ''), (None, 'uV')),
+    'microseconds': (with_times(2000 * np.arange(5000)), (None, 'uV')),
+    'nanoseconds': (with_times(1700000000 * 10**9 + 2000000 * np.arange(5000), 'timestamp'),
+                    (None, 'uV')),
     'lines of nothing at the end': (table() + ',' * 11 + '\n\n', IN_UV),
     'two ends of lines': (table().replace('\n', '\r\r\n'), IN_UV),
 }
@@ -136,6 +142,8 @@ GAP.iloc[1000:1500] = np.nan
 SCALED = (ECG - ECG.min()) / (ECG.max() - ECG.min())
 DEVIATIONS = (ECG - ECG.mean(axis=1, keepdims=True)) / ECG.std(axis=1, keepdims=True)
 LOST = np.r_[SECONDS[:2500], SECONDS[2500:] + 2]
+TWICE = np.tile(np.arange(2500), 2)
+SHUFFLED = np.random.default_rng(0).permutation(5000)
 REFUSED = {
     'empty cells': (GAP.to_csv(index=False), IN_UV, '6000 values .* lead I at sample 1000'),
     'empty cells, tabs': (GAP.to_csv(index=False, sep='\t'), IN_UV, 'lead I at sample 1000'),
@@ -147,11 +155,21 @@ REFUSED = {
                                                                            UV.T[2400:]]),
               IN_UV, 'from 4.998 to 4.8 at sample 2500'),
     'backwards': (with_times(SECONDS[::-1], rows=UV.T[::-1]), IN_UV, 'equal steps upwards'),
+    'samples that begin again': (with_times(TWICE, 'sample'), IN_UV, 'from 2499 to 0 at sample 25'),
+    'samples in no order': (with_times(SHUFFLED, 'sample', UV.T[SHUFFLED]), IN_UV, 'another order'),
+    'two patients': (with_times(np.repeat([1, 2], 2500), 'patient_id'), IN_UV, 'another record'),
+    'two records': (with_times(np.repeat(['a', 'b'], 2500), 'record'), IN_UV, 'from a to b at sam'),
+    'a time is missing': (with_times(['', *SECONDS[1:]]), IN_UV, "'time'.* from  to 0.002 at s"),
+    'a row that has lost some': ('# ' + NAMES.replace(',', ' ') + '\n1,2,3\n' + body(UV.T), IN_UV,
+                                 "the line '1 2 3' above the table"),
     'two rates': (with_times(SECONDS), (250, 'uV'), '500 Hz, and .* 250'),
     'times in words': (with_times(['noon'] * 5000), IN_UV, "says 'noon', expected times"),
     'every second row': (pandas(ECG.T[::2], np.arange(0, 5000, 2)), (None, 'mV'),
                          'nothing says its sampling rate'),
     'a gain in words': ('LSB 4.88 uV\n' + table(), IN_UV, "'LSB 4.88 uV' above the table"),
+    **{line: (f'{line}\n' + table(), IN_UV, 'above the table is not understood') for line in (
+        'Rate: 1000 Hz', 'Abtastrate: 1000', 'Fr\u00e9quence : 1000 Hz', 'Interval=\t1 ms',
+        'dt = 0.001', '1bit=5\u00b5V', 'Amplitude: 1000 = 1mV', 'Lead order: V1-V6')},
     'an inverted lead': (table(head='-' + NAMES), IN_UV, "no lead I; found '-I'"),
     'an unknown unit': (table(head=','.join(f'{lead} (?V)' for lead in LEADS)), IN_UV,
                         "the unit '\\?V'"),

@@ -10,11 +10,12 @@ import re
 
 from utils.running.errors import UserError
 
-# Minus signs of typesetters; spaces and apostrophes between thousands go, see plain_numbers().
+# Minus signs of typesetters; spaces and apostrophes between thousands, see plain_numbers().
 MINUS = str.maketrans(dict.fromkeys('\u2212\u2013\ufe63\uff0d', '-'))
-THOUSANDS = r"(?<=\d)[\u00a0\u2009\u202f'\u2019](?=\d{3}(?!\d))"
+THOUSANDS = re.compile(r"(?<=\d)[\u00a0\u2009\u202f'\u2019](?=\d{3}(?!\d))")
+MISSING = {'', 'na', 'nan', 'n/a', '#n/a', 'null', 'none', 'inf', '-inf'}
 MOST = 250_000  # rows, and cells of a row, that are looked at: 10 s at 20 kHz are fewer
-NUMBER = re.compile(r'[-+]?(\d[\d.,]*(?<!,)|[.,]\d+)(e[-+]?\d+)?', re.IGNORECASE)
+NUMBER = re.compile(r"[-+]?(\d[\d.,']*(?<!,)|[.,]\d+)(e[-+]?\d+)?", re.IGNORECASE)
 OTHERS = (  # how a file begins, what it is, what to do, and how such a file's name ends
     (rb'version https://git-lfs', "a pointer of Git LFS in the file's place; run git lfs pull "
      'where it comes from, or download the file itself', ()),
@@ -56,19 +57,23 @@ def decode(data):
 
 def plain_numbers(text):
     """A text with ASCII's minus, and without spaces and apostrophes that part thousands."""
-    return re.sub(THOUSANDS, '', text.translate(MINUS))
+    return THOUSANDS.sub('', text.translate(MINUS))
 
 
 def is_number(cell):
     """Whether a cell is a number, whatever parts its thousands and decimals."""
-    return NUMBER.fullmatch(cell) is not None
+    return NUMBER.fullmatch(cell if cell.isascii() else plain_numbers(cell)) is not None
 
 
-def rows_of(text):
-    """The rows of a table: list of (line number, cells), cells without spaces around them.
+def rows_of(path, data):
+    """The rows of the table `path`, which holds `data`, bytes: list of (line number, cells), cells
+    without spaces around them.
 
-    Raises: ValueError
+    Raises: ValueError that says what it is instead
     """
+    other, text = what_else(path, data[:2000]), decode(data)
+    if other or text is None:
+        raise ValueError(other or 'no text in UTF-8, UTF-16 or GBK; save it as CSV')
     said = re.match(r'"?sep=(.)"?[ \t]*(\r\n?|\n)', text)  # Excel's
     text = text[said.end():] if said else text
     text = text.replace('\r\r\n', '\n')
@@ -104,17 +109,10 @@ def read_named_rows(path, names):
     """
     try:
         with open(path, 'rb') as file:
-            data = file.read()
-    except FileNotFoundError:
-        raise UserError(f'{path}: no such file; expected a table with one line for each '
-                        'record') from None
-    text, other = decode(data), what_else(path, data[:2000])
-    if text is None or other:
-        raise UserError(f'{path}: {other or "no text in UTF-8, UTF-16 or GBK; save it as CSV"}')
-    try:
-        rows = [(line, cells) for line, cells in rows_of(text) if any(cells)]
-    except ValueError as error:
-        raise UserError(f'{path}: not a table of records ({error})') from None
+            rows = [(line, cells) for line, cells in rows_of(path, file.read()) if any(cells)]
+    except (FileNotFoundError, ValueError) as error:
+        found = 'no such file' if isinstance(error, OSError) else f'not a table ({error})'
+        raise UserError(f'{path}: {found}; expected one with a line for each record') from None
     header = [cell.lstrip('# ').lower() for cell in rows[0][1]] if rows else []
     header = header if 'name' in header[:2] and 'name' not in names else None
     rows = rows[1:] if header else rows
