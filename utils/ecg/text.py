@@ -117,16 +117,17 @@ def read_named_rows(path, names):
     header = header if 'name' in header[:2] and 'name' not in names else None
     rows = rows[1:] if header else rows
     index = [cells[0] for _, cells in rows]
-    if counts(index) and not names & set(index) and not (
-            header and header[0] == 'name' and len(header) >= len(rows[0][1])):
+    if (header or ['name'])[0] in ('', 'unnamed: 0') or counts(index) and not (
+            names & set(index) or (header and header[0] == 'name'
+                                   and len(header) >= len(rows[0][1]))):
         rows = [(line, cells[1:] or ['']) for line, cells in rows]
         header = header and header[header.index('name'):]
     return header, rows
 
 
 def record_of(cell, names):
-    """The record that a table means: the extension of its file may stand there, too."""
-    stem, extension = os.path.splitext(cell)
+    """The record that a table means: the path and extension of its file may stand there, too."""
+    stem, extension = os.path.splitext(re.split(r'[/\\]', cell)[-1])
     return stem if cell not in names and (stem in names or extension.lower() == '.mat') else cell
 
 
