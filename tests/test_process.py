@@ -66,12 +66,12 @@ UNREADABLE = {
     'nan': (np.where(np.arange(5000) == 77, np.nan, make_signal(9)),
             ('lead I at sample 77', 'expected finite')),
     'microvolts': (make_signal(1) * 1000, ('is it uV', 'divide by 1000')),
-    'truncated': (None, ('not a readable MAT file', 'truncated')),
+    'truncated': (None, ('scipy cannot read it', 'truncated')),
     'crashes': (open(CRASHES_SCIPY, 'rb').read(), ('crashed the process that read it', 'damaged')),
     'v73': (b'MATLAB 7.3 MAT-file'.ljust(512) + b'\x89HDF\r\n\x1a\n' + bytes(600),
             ('version 7.3 (HDF5)', 'expected version 5')),
     'empty': (b'', ('the file is empty', 'copy or download it again')),
-    'text': (b'I,II,III\n0.1,0.2,0.3\n' * 50, ('not a readable MAT file',)),
+    'text': (b'I,II,III\n0.1,0.2,0.3\n' * 50, ('scipy cannot read it',)),
 }
 
 

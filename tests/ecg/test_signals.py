@@ -66,6 +66,8 @@ def test_what_the_file_does_not_say_is_given_or_asked_for():
     (lambda ecg: ecg * 1j, 'found complex numbers'),
     (lambda ecg: np.where(np.arange(5000) == 42, np.nan, ecg), 'missing (NaN, an empty cell) or'),
     (lambda ecg: np.where(np.arange(5000) == 42, -np.inf, ecg), 'lead I at sample 42'),
+    (lambda ecg: np.where(np.arange(5000) < 99, -9999, ecg), 'say so (-32768, 32767, -9999'),
+    (lambda ecg: np.where(np.arange(5000) < 4200, 0, ecg), 'all leads stand still for 8.'),
     (lambda ecg: np.where(np.arange(5000) == 42, 1e300, ecg), 'a heart gives some 5'),
     (lambda ecg: ecg[:, :900], '900 samples at 500 Hz are 1.80 s'),
 ])
@@ -88,6 +90,7 @@ def test_a_wrong_unit_or_rate_that_the_file_names():
     # A pacemaker's spikes in all leads, an electrode that moves: unlike, but real.
     (lambda ecg: ecg.__setitem__((slice(None), slice(100, None, 400)), 9.0), 'up to '),
     (lambda ecg: ecg.__setitem__((8, slice(2000, 2600)), 30.0), 'up to 30 mV in lead V3'),
+    (lambda ecg: ecg.__setitem__((slice(None), slice(2500, None)), 0), 'still for 5 s from 5 s on'),
     (lambda ecg: ecg.__imul__(0.15), None),
 ])
 def test_what_may_be_an_ecg_is_read(change, words):

@@ -13,6 +13,7 @@ from utils.ecg.signals import (
     kind_of,
     make_signal,
     naming,
+    reading_with,
 )
 from utils.running import files
 from utils.running.errors import UserError
@@ -111,20 +112,14 @@ def read_mat(path, *names):
     if b'\x89HDF' in (head[:4], head[512:]) or head.startswith(b'MATLAB 7.3'):
         raise NotAnECG('a MAT file of version 7.3 (HDF5), expected version 5; save it in MATLAB '
                        "with save(..., '-v7') or in Python with scipy.io.savemat")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            found = loadmat(path, variable_names=names, appendmat=False)
-            there = {name: found[name] for name in names if name in found}
-            # loadmat gives logical arrays as uint8; whosmat, which unpacks all again, tells.
-            clear = there and all(getattr(each, 'dtype', '') != 'uint8' for each in there.values())
-            kinds = {} if clear else {name: kind for name, _, kind in whosmat(path, False)}
-    except MemoryError:
-        raise
-    except Exception as error:  # scipy answers a damaged file with almost any exception
-        raise NotAnECG(f'not a readable MAT file ({type(error).__name__}: {str(error)[:200]}); '
-                       'expected MAT version 5; it may be truncated: copy or download it '
-                       'again') from None
+    with reading_with('scipy', 'expected a MAT file of version 5; it may be truncated: copy or '
+                      'download it again'), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        found = loadmat(path, variable_names=names, appendmat=False)
+        there = {name: found[name] for name in names if name in found}
+        # loadmat gives logical arrays as uint8; whosmat, which unpacks all again, tells.
+        clear = there and all(getattr(each, 'dtype', '') != 'uint8' for each in there.values())
+        kinds = {} if clear else {name: kind for name, _, kind in whosmat(path, False)}
     if not there:
         raise NotAnECG(f'no variable {" or ".join(names)}; found '
                        f'{", ".join(sorted(kinds))[:200] or "no variable"}')

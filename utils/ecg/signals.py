@@ -35,6 +35,9 @@ NOTED_MV = 6  # a value above it is noted: a pacemaker's spike, an artefact?
 TYPICAL_MV = 8  # a typical lead above it has another unit,
 CREDIBLE_MV = 100  # and so has a single value above this one,
 TINY_MV = 0.05  # or a largest value below this one
+CUT = '{:.6g} s long; the first 10 s are used, the rest is cut off'
+STILL_SECONDS = 0.5  # of 353 clinical ECGs none stands still so long in all leads
+MISSING = (-32768, 32767, -9999)  # what programs write for a value that they have not
 SILENT_LEADS = 6  # more of the twelve that are flat or copies of others are no recording
 KINDS = {'b': 'logical', 'c': 'complex numbers', 'O': 'cell', 'U': 'char', 'V': 'struct'}
 
@@ -68,6 +71,21 @@ def naming(path):
         raise UserError(f'{path}: {error}') from None
 
 
+@contextlib.contextmanager
+def reading_with(package, expected):
+    """Turn whatever a package raises over a file into NotAnECG; expected: str, what to do then."""
+    try:
+        yield
+    except ImportError as error:
+        raise NotAnECG(f'it is read with the package {package}, which cannot be imported '
+                       f'({error}): pip install {package}') from None
+    except (MemoryError, NotAnECG):
+        raise
+    except Exception as error:  # whatever its parser stumbles over
+        raise NotAnECG(f'{package} cannot read it ({type(error).__name__}: {str(error)[:200]}); '
+                       f'{expected}') from None
+
+
 def make_signal(path, raw, rate=None, unit=None, advice=''):
     """Make the signal out of what a file holds.
 
@@ -93,7 +111,7 @@ def make_signal(path, raw, rate=None, unit=None, advice=''):
         baseline = np.median(values, axis=1, keepdims=True)
         centred = values - baseline
         if raw.shown is None:  # of a sheet the leads were checked at the times that they share
-            notes += _check_leads(centred, raw.leads is not None)
+            notes += _check_leads(centred, raw.leads is not None) + _check_still(centred, rate)
         notes += _check_size(centred, units[0], advice)
         far = [lead for lead, each in zip(LEADS, baseline) if abs(each) > BASELINE_MV]
         if abs(baseline).min() > SHIFTED_MV and np.ptp(baseline) < abs(baseline).min():
@@ -191,12 +209,28 @@ def _check_rate_and_units(rate, units):
 
 def _to_mv(values, units):
     values = values.astype(np.float64)
-    bad = ~np.isfinite(values)
+    bad = ~np.isfinite(values) | np.isin(values, MISSING)
+    equal = (values == values[0]).all(axis=0)  # of no heart, but 0: II = I + III
+    bad[:, 0] |= values[0, 0] != 0 and equal[0] and not equal.all()
     if bad.any():
         lead, sample = np.argwhere(bad)[0]
-        raise NotAnECG(f'{bad.sum()} values are missing (NaN, an empty cell) or infinite, the '
-                       f'first in lead {LEADS[lead]} at sample {sample}; expected finite numbers')
+        raise NotAnECG(f'{bad.sum()} values are missing (NaN, an empty cell) or infinite, or say '
+                       f'so ({", ".join(map(str, MISSING))}), or are gains or rates (one in all '
+                       f'leads), the first in lead {LEADS[lead]} at sample {sample}; expected '
+                       'finite numbers')
     return values / np.array([PER_MV[unit.lower()] for unit in units])[:, None]
+
+
+def _check_still(values, rate):
+    """Notes on all leads standing still, as where zeros were put in; values: (12, n); rate: Hz."""
+    moves = np.flatnonzero(np.r_[True, np.diff(values, axis=1).any(axis=0), True])
+    at = np.diff(moves).argmax()
+    still = (moves[at + 1] - moves[at] - 1) / rate
+    if values.shape[1] / rate - still < MIN_SECONDS:
+        raise NotAnECG(f'all leads stand still for {still:.3g} s, expected an ECG of at least '
+                       f'{MIN_SECONDS} s')
+    return [f'all leads stand still for {still:.3g} s from {moves[at] / rate:.3g} s on, which no '
+            'model was trained on: is a part missing there?'] if still > STILL_SECONDS else []
 
 
 def _check_leads(centred, named):
@@ -272,7 +306,7 @@ def _to_ten_seconds(values, rate, seconds):
         values = resample_poly(values, ratio.numerator, ratio.denominator, axis=1, padtype='line')
         notes.append(f'resampled from {rate:g} to {SAMPLING_RATE} Hz')
     if seconds > SECONDS + 0.5 / SAMPLING_RATE:
-        notes.append(f'{seconds:.4g} s long; the first 10 s are used, the rest is cut off')
+        notes.append(CUT.format(seconds))
     elif values.shape[1] < SAMPLES:
         notes.append(f'{seconds:.4g} s long; padded with 0 mV at its end to 10 s, which no model '
                      'was trained on')

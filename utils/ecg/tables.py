@@ -199,6 +199,9 @@ def _read_times(name, unit, cells, where):
         raise NotAnECG(f'{where} says {cells[0][:40]!r}, expected times: seconds, milliseconds '
                        'or hours:minutes:seconds; write them so, or take them out')
     said = {cell.lower() for cell in cells} - MISSING
+    if len(said) == 1 and (RATE.search(name) or DECIDES.search(name)):
+        raise NotAnECG(f'{where} says {cells[0][:40]!r}, which is not understood; take it out, and '
+                       'give --sampling-rate and --unit')
     if len(said) < 2 or (times is None and not WHOSE.search(name)):
         return False if said else None
     if times is None:

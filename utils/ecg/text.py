@@ -76,7 +76,7 @@ def rows_of(path, data):
         raise ValueError(other or 'no text in UTF-8, UTF-16 or GBK; save it as CSV')
     said = re.match(r'"?sep=(.)"?[ \t]*(\r\n?|\n)', text)  # Excel's
     text = text[said.end():] if said else text
-    text = text.replace('\r\r\n', '\n')
+    text = text.replace('\r\r\n', '\n').rstrip('\x1a\0')  # DOS's end of a file
     reader = csv.reader(io.StringIO(text, newline=''), skipinitialspace=True,
                         delimiter=said[1] if said else _delimiter_of(text))
     try:
