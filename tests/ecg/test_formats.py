@@ -176,7 +176,7 @@ IN_MV, IN_UV, NONE = (500, 'mV'), (500, 'uV'), (None, None)  # what is given for
     ('a.csv', lambda p: p.write_text(with_head(NAMES, NAMES.lower())), IN_UV, 'named twice'),
     ('a.csv', lambda p: p.write_text('\n\n'), IN_UV, 'no rows'),
     ('a.csv', lambda p: p.write_text(CSVS['times alone in front'][0]), (250, 'uV'),
-     'its times or .* say 500 Hz, and .* 250'),
+     "500 Hz by column 1 .*, and 250 by --sampling-rate"),
     ('a.mat', lambda p: savemat(p, {'val': UV}), NONE, 'no a.hea beside it'),
     ('a.mat', lambda p: savemat(p, {'ecgdata': ECG[:, ::2]}), NONE, 'says its sampling rate'),
     ('a.mat', lambda p: savemat(p, {'ecgdata': ECG}), (250, None), '10 s at 500 Hz, as in'),

@@ -59,6 +59,21 @@ def test_read_record(kind, options, tmp_path):
     assert np.array_equal(signal, values.astype(np.float32))
 
 
+@pytest.mark.parametrize('beside, words', [
+    ({'fs': 1000.0}, 'fs beside ecgdata says 1000'),
+    ({'Sampling_Rate': 250}, 'Sampling_Rate beside ecgdata says 250'),
+    ({'units': 'uV'}, 'units beside ecgdata says uV'),
+    ({'leads': [*records.LEADS[::-1]]}, 'leads beside ecgdata says V6, V5'),
+    ({'names': np.array(records.LEADS[::-1], object)}, 'names beside ecgdata says V6')])
+def test_what_another_variable_says_of_ecgdata_is_not_passed_over(beside, words, tmp_path):
+    savemat(tmp_path / 'a.mat', {'ecgdata': SIGNAL, **beside})
+    with pytest.raises(UserError, match=f'a.mat: {words}'):
+        records.read_record(str(tmp_path / 'a.mat'))
+    savemat(tmp_path / 'a.mat', {'ecgdata': SIGNAL, 'fs': 500, 'unit': 'mV', 'label': 1,
+                                 'leads': [*records.LEADS], 'age': 250})
+    assert np.array_equal(records.read_record(str(tmp_path / 'a.mat'))[0], SIGNAL)
+
+
 # Finding the data.
 
 def find(source, tmp_path):

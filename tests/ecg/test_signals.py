@@ -57,8 +57,8 @@ def test_what_the_file_does_not_say_is_given_or_asked_for():
 
 
 @pytest.mark.parametrize('change, words', [
-    (lambda ecg: ecg * 1000, 'is it uV, '),  # uV
-    (lambda ecg: ecg / 1000, 'is it V?'),
+    (lambda ecg: ecg * 1000, 'such as uV, '),  # uV
+    (lambda ecg: ecg / 1000, 'a larger unit?'),
     (lambda ecg: 0 * ecg + 1, '12 are flat'),
     (lambda ecg: np.tile(ecg[1], (12, 1)), '11 are copies of others'),
     (lambda ecg: ecg * (np.arange(12) < 5)[:, None], '7 are flat'),
@@ -68,7 +68,7 @@ def test_what_the_file_does_not_say_is_given_or_asked_for():
     (lambda ecg: np.where(np.arange(5000) == 42, -np.inf, ecg), 'lead I at sample 42'),
     (lambda ecg: np.where(np.arange(5000) < 99, -9999, ecg), 'say so (-32768, 32767, -9999'),
     (lambda ecg: np.where(np.arange(5000) < 4200, 0, ecg), 'all leads stand still for 8.'),
-    (lambda ecg: np.where(np.arange(5000) == 42, 1e300, ecg), 'a heart gives some 5'),
+    (lambda ecg: np.where(np.arange(5000) == 42, 1e300, ecg), 'a heart gives 0.05 to some 5'),
     (lambda ecg: ecg[:, :900], '900 samples at 500 Hz are 1.80 s'),
 ])
 def test_what_is_no_ecg_in_mv(change, words):
@@ -76,7 +76,7 @@ def test_what_is_no_ecg_in_mv(change, words):
 
 
 def test_a_wrong_unit_or_rate_that_the_file_names():
-    assert 'is it mV?' in refusal(ECG, unit='uV')
+    assert 'a larger unit?' in refusal(ECG, unit='uV')
     assert "the unit 'K', expected mV, uV or V" in refusal(ECG, unit='K')
     for rate in (49, 1e6, float('nan')):
         assert 'expected 50 to 20000 Hz' in refusal(ECG, rate=rate)
@@ -171,5 +171,5 @@ def test_real_ecgs_are_read_as_they_are():
                     assert any('another unit?' in note for note in read(values * factor)[1]), path
                 except UserError as error:
                     assert 'steps per mV' in str(error)
-            assert 'is it V' in refusal(values / 1000)
+            assert 'a larger unit?' in refusal(values / 1000)
     assert len(noted) == 1 and 'TRAIN0237.mat: up to 11.5 mV in lead V4' in noted[0]

@@ -1,5 +1,4 @@
 """Unpack the competition's archive: its records and labels, and nothing else."""
-import contextlib
 import os
 import re
 import shutil
@@ -98,7 +97,7 @@ def _members(archive):
             for info in opened.infolist():
                 name = info.orig_filename
                 if not info.flag_bits & 0x800:  # not flagged as UTF-8
-                    name = _decode(name.encode('cp437', 'replace'))
+                    name = text.decode(name.encode('cp437', 'replace')) or name
                 kind = stat.S_IFMT(info.external_attr >> 16)
                 if info.flag_bits & 1 or info.compress_type not in PACKED:
                     why = 'a password' if info.flag_bits & 1 else 'a packing such as Deflate64'
@@ -108,20 +107,12 @@ def _members(archive):
         return
     with tarfile.open(archive, encoding='utf-8', errors='surrogateescape') as opened:
         for info in opened:
-            name = _decode(info.name.encode('utf-8', 'surrogateescape'))
+            name = text.decode(info.name.encode('utf-8', 'surrogateescape')) or info.name
             yield name, info.isreg(), info.size, lambda: opened.extractfile(info)
         # tarfile takes a damaged header for the end, which zeros mark; and gzip has a checksum.
         stream = opened.fileobj
         if stream.tell() < opened.offset + tarfile.BLOCKSIZE or any(stream.read(2**24)):
             raise EOFError('it ends within')
-
-
-def _decode(name):
-    """Bytes of a member's name as text: UTF-8, else GBK, which Chinese Windows writes."""
-    for encoding in ('utf-8', 'gbk'):
-        with contextlib.suppress(UnicodeDecodeError):
-            return name.decode(encoding)
-    return name.decode('latin-1')
 
 
 def _place(parts):

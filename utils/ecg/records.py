@@ -1,7 +1,10 @@
 """Find and read the competition's MAT records."""
 import os
+import re
 import warnings
 from dataclasses import dataclass
+
+import numpy as np
 
 from utils.ecg import archives, text
 from utils.ecg.signals import (
@@ -11,9 +14,11 @@ from utils.ecg.signals import (
     NotAnECG,
     Raw,
     kind_of,
+    lead_of,
     make_signal,
     naming,
     reading_with,
+    same_rate,
 )
 from utils.running import files
 from utils.running.errors import UserError
@@ -21,6 +26,7 @@ from utils.running.errors import UserError
 PARTS = archives.PARTS
 REFERENCE = archives.REFERENCE
 PATIENTS = archives.PATIENTS
+RATE = re.compile(r'(?i)(fs|freq\w*|sfreq|.*sampl\w*|.*rate|hz)$')  # a variable called so
 
 
 @dataclass(frozen=True)
@@ -105,17 +111,10 @@ def read_mat(path, *names):
     Raises: NotAnECG; the process may crash on a damaged file
     """
     from scipy.io import loadmat, whosmat  # not needed by the process that only waits
-    with open(path, 'rb') as file:
-        head = file.read(516)
-    if not head:
-        raise NotAnECG('the file is empty; copy or download it again')
-    if b'\x89HDF' in (head[:4], head[512:]) or head.startswith(b'MATLAB 7.3'):
-        raise NotAnECG('a MAT file of version 7.3 (HDF5), expected version 5; save it in MATLAB '
-                       "with save(..., '-v7') or in Python with scipy.io.savemat")
     with reading_with('scipy', 'expected a MAT file of version 5; it may be truncated: copy or '
                       'download it again'), warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        found = loadmat(path, variable_names=names, appendmat=False)
+        found = loadmat(path, appendmat=False)
         there = {name: found[name] for name in names if name in found}
         # loadmat gives logical arrays as uint8; whosmat, which unpacks all again, tells.
         clear = there and all(getattr(each, 'dtype', '') != 'uint8' for each in there.values())
@@ -127,7 +126,26 @@ def read_mat(path, *names):
         kind = 'logical' if kinds.get(name) == 'logical' else kind_of(values)
         if kind:
             raise NotAnECG(f'{name} is not numeric (found {kind}), expected real numbers')
+    if 'ecgdata' in there:
+        _check_beside(found)
     return there
+
+
+def _check_beside(found):
+    """Refuse `ecgdata` where another variable of the file says other than 500 Hz, mV, LEADS.
+
+    found: {name: array}
+    """
+    for name, value in found.items():
+        words = [str(np.squeeze(each)).strip() for each in np.ravel(value)[:40]]
+        leads = [lead_of(word) for word in words]
+        rate = np.ravel(value)[0] if np.size(value) == 1 and not kind_of(value) else 0
+        if (RATE.match(name) and rate > 1 and not same_rate(rate, SAMPLING_RATE)) or (
+                'unit' in name.lower() and {*words} != {'mV'}) or (
+                sum(map(bool, leads)) > 1 and leads != [*LEADS]):
+            raise NotAnECG(f'{name} beside ecgdata says {", ".join(words)[:80]}, expected '
+                           f'{SAMPLING_RATE} Hz, mV and {", ".join(LEADS)}; mend it, or save the '
+                           'ECG as CSV with the names of its leads')
 
 
 def _candidates(root, project):

@@ -112,7 +112,7 @@ def make_signal(path, raw, rate=None, unit=None, advice=''):
         centred = values - baseline
         if raw.shown is None:  # of a sheet the leads were checked at the times that they share
             notes += _check_leads(centred, raw.leads is not None) + _check_still(centred, rate)
-        notes += _check_size(centred, units[0], advice)
+        notes += _check_size(centred, advice)
         far = [lead for lead, each in zip(LEADS, baseline) if abs(each) > BASELINE_MV]
         if abs(baseline).min() > SHIFTED_MV and np.ptp(baseline) < abs(baseline).min():
             notes.append(f'all leads lie about {np.median(baseline):.2g} mV from 0, no heart\'s do '
@@ -277,19 +277,18 @@ def _check_scale(values):
                                'of before, in mV or uV')
 
 
-def _check_size(centred, unit, advice):
+def _check_size(centred, advice):
     """Notes on values that are rather large; what cannot be this unit is refused."""
     sizes = np.abs(centred)
     largest = sizes.max()
     reach = np.percentile(sizes, 99, axis=1)
     typical = np.median(reach[reach > 0]) if reach.any() else 0
-    if typical > TYPICAL_MV or largest > CREDIBLE_MV:
+    large = typical > TYPICAL_MV or largest > CREDIBLE_MV
+    if large or largest < TINY_MV:
+        guess = 'a smaller unit such as uV, or a recorder\'s steps' if large else 'a larger unit'
+        change = 'divide by 1000 or by the steps per mV' if large else 'multiply by 1000'
         raise NotAnECG(f'values up to {largest:.4g} mV and typically {typical:.4g}, a heart gives '
-                       f'some 5 at most: is it {"uV" if unit.lower() == "mv" else "a smaller unit"}'
-                       f", or a recorder's steps? divide by 1000 or by the steps per mV{advice}")
-    if largest < TINY_MV:
-        raise NotAnECG(f'values up to {largest:.2g} mV, expected {TINY_MV} at least: is it '
-                       f'{"V" if unit.lower() == "mv" else "mV"}? multiply by 1000{advice}')
+                       f'{TINY_MV} to some 5: is it {guess}? {change}{advice}')
     if largest > NOTED_MV:
         lead = LEADS[sizes.max(axis=1).argmax()]
         return [f'up to {largest:.3g} mV in lead {lead}: a spike, an artefact, or another unit?']

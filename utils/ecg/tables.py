@@ -58,18 +58,21 @@ def read_csv(path, given_rate, _unit):
         raise NotAnECG(f'not a table of numbers ({error}); {EXPECTED}') from None
     names, units, more, body = _parts(_upright(table))
     rate, gain, names, notes = _said_above(above + more, names, len(body[0]))
-    raw = _raw_of_columns(names, units, list(zip(*body)))
-    rates = [each for each in (raw.rate, rate, given_rate) if each]
-    wrong = [each for each in rates if not same_rate(each, rates[0])]
-    if wrong or (gain and any(raw.units)):
-        said = [f'{each:g} Hz' for each in (rates[0], *wrong)] if wrong else ['a unit', 'a gain']
-        raise NotAnECG(f'its times or names, or lines above them, say {said[0]}, and those lines '
-                       f'or --sampling-rate {said[1]}; take the wrong one out')
+    rates = {}
+    raw = _raw_of_columns(names, units, list(zip(*body)), rates)
+    rates.update({'a line above the table': rate, '--sampling-rate': given_rate})
+    rates = {who: each for who, each in rates.items() if each}
+    for who, each in rates.items():
+        if not same_rate(each, max(rates.values())):
+            raise NotAnECG(f'{max(rates.values()):g} Hz by {max(rates, key=rates.get)}, and '
+                           f'{each:g} by {who}; take the wrong one out')
+    if gain and any(raw.units):
+        raise NotAnECG('a unit with the leads and a gain above the table; take one out')
     if gain:
         raw = raw._replace(values=raw.values / gain, units=['mV'] * len(raw.units))
     if max(map(len, (table, table[0]))) > text.MOST - FEW:
         notes.append(f'only its first {text.MOST} samples were read')
-    return raw._replace(rate=raw.rate or rate, notes=raw.notes + notes)
+    return raw._replace(rate=next(iter(rates.values()), None), notes=notes)
 
 
 def _lower_part(rows):
@@ -157,8 +160,11 @@ def _said_above(lines, names, width):
     return found[RATE], found[GAIN], names, notes
 
 
-def _raw_of_columns(names, units, columns):
-    """The Raw of columns of cells; names: as of _parts(), or None: the first may be an index."""
+def _raw_of_columns(names, units, columns, rates):
+    """The Raw of columns of cells, without a rate.
+
+    names: as of _parts(), or None: the first may be an index; rates: {what says so: Hz}, filled
+    """
     count = len(columns)
     names = names or [''] * (count == len(LEADS) + 1) + [None] * min(count, len(LEADS))
     nameless = None in names
@@ -174,10 +180,8 @@ def _raw_of_columns(names, units, columns):
         if at not in values:
             where = f'column {at + 1} ({names[at]!r})'
             says = _read_times(name.lower(), (unit or '').lower(), columns[at], where)
-            if says and raw.rate and not same_rate(says, raw.rate):
-                raise NotAnECG(f'{raw.rate:g} Hz by one column, {says:g} by {where}; take the '
-                               'wrong one out')
-            raw = raw._replace(rate=raw.rate or says)
+            if says:
+                rates[where] = says
             if says or (UNNAMED.fullmatch(name.lower()) and says is None):
                 continue
         raw.values.append(values.get(at, np.full(len(columns[0]), np.nan)))

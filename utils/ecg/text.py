@@ -22,7 +22,8 @@ OTHERS = (  # how a file begins, what it is, what to do, and how such a file's n
     (rb'(?is)\s*(<\?xml[^>]*>\s*)?<(!doctype\s+)?html\b', 'a web page (HTML), such as a message of '
      'the site; download it again, logged in where the site asks for it', ()),
     (rb'# (Created by Octave|name: )', "Octave's text; save it there with save -v7", ('.txt',)),
-    (rb'\x89HDF', "HDF5, as MATLAB's version 7.3 is; save it there with save(..., '-v7')", ()),
+    (rb'(?s)\x89HDF|MATLAB 7\.3|.{512}\x89HDF', "HDF5, as MATLAB's version 7.3 is; save it in "
+     "MATLAB with save(..., '-v7') or in Python with scipy.io.savemat", ()),
     (rb'\x93NUMPY', 'an NPY file; let its name end so', ('.npy',)),
     (rb'MATLAB 5\.0', 'a MAT file; let its name end so', ('.mat',)),
     (rb'PK\x03\x04', "a zip, as Excel's .xlsx and NumPy's .npz are; unpack it, or save a table as "
