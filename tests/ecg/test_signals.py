@@ -101,6 +101,12 @@ def test_what_may_be_an_ecg_is_read(change, words):
     assert any(words in note for note in notes) if words else not notes
 
 
+def test_a_largest_value_of_1_mv_is_no_scale_where_the_steps_are_a_recorders():
+    limited = np.clip(ECG, -0.9, 1)
+    assert np.abs(limited).max() == 1 and np.array_equal(read(limited)[0], limited.astype('f4'))
+    assert 'scaled to a largest value of 1' in refusal((ECG / np.abs(ECG).max()).astype('f4'))
+
+
 def test_offsets_of_electrodes_are_taken_off():
     signal, notes = read(ECG + np.linspace(-30, 50, 12)[:, None])
     assert any('50 mV from 0' in note and 'median was taken off' in note for note in notes)

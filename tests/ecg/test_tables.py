@@ -178,6 +178,7 @@ REFUSED = {
     '0 to 1': (table(SCALED.T), IN_MV, 'scaled to 0 to 1'),
     '-1 to 1': (table(2 * SCALED.T - 1), IN_MV, 'scaled to -1 to 1'),
     'deviations': (table(DEVIATIONS.T), IN_MV, 'mean of 0 and a deviation of 1'),
+    'a largest value': (table((ECG / np.abs(ECG).max()).T), IN_MV, 'a largest value of 1'),
     'largest values': (table((ECG / np.abs(ECG).max(axis=1, keepdims=True)).T), IN_MV,
                        'scaled to -1 to 1'),  # as the largest of all leads are, too
     'a web page': ('<!DOCTYPE html><html>not found</html>', IN_UV, 'a web page'),

@@ -36,6 +36,7 @@ TYPICAL_MV = 8  # a typical lead above it has another unit,
 CREDIBLE_MV = 100  # and so has a single value above this one,
 TINY_MV = 0.05  # or a largest value below this one
 CUT = '{:.6g} s long; the first 10 s are used, the rest is cut off'
+STEPS = 4000  # per mV: what recorders have, 1000, 500, 400, 250, 200, are parts of it
 STILL_SECONDS = 0.5  # of 353 clinical ECGs none stands still so long in all leads
 MISSING = (-32768, 32767, -9999)  # what programs write for a value that they have not
 SILENT_LEADS = 6  # more of the twelve that are flat or copies of others are no recording
@@ -265,13 +266,17 @@ def _check_scale(values):
     """Refuse what was scaled, all of it or lead by lead, and has lost its mV; values: (12, n)."""
     values = np.where(np.isfinite(values), values, np.nan).astype(np.float64)
     values = values[np.nanstd(values, axis=1) > 0]  # a flat lead stays flat
+    # A recorder's steps are 1 uV or so; of what was divided by its own largest value they are not.
+    steps = values[np.isfinite(values)] * STEPS
+    largest = np.abs(steps).max(initial=0)
+    divided = abs(largest - STEPS) < 0.01 and np.abs(steps - np.rint(steps)).max() > 0.05
     for axis in (None, 1) if len(values) else ():
         span = np.stack([np.nanmin(values, axis), np.nanmax(values, axis)])
         spread = np.stack([np.nanmean(values, axis), np.nanstd(values, axis)])
         checks = [('0 to 1', span, (0, 1)), ('-1 to 1', span, (-1, 1)),
                   ('a mean of 0 and a deviation of 1', spread, (0, 1)),
                   ('a largest value of 1', np.abs(span).max(axis=0, keepdims=True), 1)]
-        for what, found, expected in checks[:3] if axis is None else checks:
+        for what, found, expected in checks if divided or axis else checks[:3]:
             if np.abs(found.T - expected).max() < 0.001:
                 raise NotAnECG(f'scaled to {what}, so that its mV are lost; expected the values '
                                'of before, in mV or uV')
