@@ -91,6 +91,7 @@ RIGHT = {
     'decimal commas and times': (with_times(SECONDS, rows=ECG.T).replace(',', ';').replace(
         '.', ','), (None, 'mV')),
     'unicode minus': (table().replace('-', '\u2212'), IN_UV),
+    'Chinese commas': (table(mark='\uff0c'), IN_UV),
     'Chinese names': (table(head=','.join(f'{lead}导联' for lead in LEADS)), IN_UV),
     'prefixes': (table(head=','.join(f'Lead-{lead}' for lead in LEADS)), IN_UV),
     'units behind': (table(head=','.join(f'{lead}_uV' for lead in LEADS)), (500, None)),
@@ -181,6 +182,8 @@ REFUSED = {
     'a largest value': (table((ECG / np.abs(ECG).max()).T), IN_MV, 'a largest value of 1'),
     'largest values': (table((ECG / np.abs(ECG).max(axis=1, keepdims=True)).T), IN_MV,
                        'scaled to -1 to 1'),  # as the largest of all leads are, too
+    'each line in quotes': (table(head=f'"{NAMES}"', values=[[f'"{",".join(map(str, row))}"']
+                                                            for row in UV.T]), IN_UV, 'no row of numb'),
     'a web page': ('<!DOCTYPE html><html>not found</html>', IN_UV, 'a web page'),
     'a pointer': ('version https://git-lfs.github.com/spec/v1\n', IN_UV, 'Git LFS'),
 }

@@ -113,10 +113,10 @@ def _find_one(path):
     stem, extension = os.path.splitext(file)
     if page:
         return f'{os.path.basename(stem)}-{page}', path, None
-    if extension.lower() not in READERS and _with_extension(path, '.hea'):
-        stem, path = path, _with_extension(path, '.hea')
-    elif extension.lower() not in READERS and _with_extension(stem, '.hea'):
-        path = _with_extension(stem, '.hea')
+    header = None if extension.lower() in READERS else (
+        _with_extension(path, '.hea') or _with_extension(stem, '.hea'))
+    if header:
+        stem, path = os.path.splitext(header)[0], header
     name, problem = os.path.basename(stem), None
     if not os.path.exists(path):
         problem = f'{path}: no such file or folder; expected an ECG or a folder of ECGs'
@@ -124,14 +124,9 @@ def _find_one(path):
         lacks = ', or its .hea beside it' if extension.lower() == '.dat' else ''
         problem = f'{path}: not an ECG file that is read, expected one that ends in ' \
                   f'{", ".join(READERS)}{lacks}; unpack or convert it'
-    elif path.lower().endswith('.hea'):
-        path = _mat_of(stem) or path
+    elif path.lower().endswith('.hea') and not _with_extension(stem, '.dat'):
+        path = _with_extension(stem, '.mat') or path  # PhysioNet's way
     return name, path, problem
-
-
-def _mat_of(stem):
-    """The MAT file whose header is `stem`.hea, PhysioNet's way, or None."""
-    return None if _with_extension(stem, '.dat') else _with_extension(stem, '.mat')
 
 
 def _with_extension(stem, extension):

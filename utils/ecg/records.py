@@ -12,11 +12,11 @@ from utils.ecg.signals import (
     SAMPLES,
     SAMPLING_RATE,
     NotAnECG,
-    Raw,
     kind_of,
     lead_of,
     make_signal,
     naming,
+    raw_without_names,
     reading_with,
     same_rate,
 )
@@ -94,15 +94,11 @@ def refuse_others(path):
 
 def raw_of_ecgdata(values, unit='mV'):
     """The Raw of a competition's array, of any length; 5000 samples are 10 s at 500 Hz."""
-    if values.ndim != 2 or len(LEADS) not in values.shape:
-        raise NotAnECG(f'ecgdata has the shape {values.shape}, expected (12, {SAMPLES}): 12 leads '
-                       f'x {SAMPLES} samples')
-    notes = []
-    if len(values) != len(LEADS):
-        values = values.T
-        notes = [f'ecgdata is {values.T.shape}; turned to {values.shape}']
-    rate = SAMPLING_RATE if values.shape[1] == SAMPLES else None
-    return Raw(values, list(LEADS), rate, [unit] * len(LEADS), notes)
+    raw = raw_without_names(values)
+    turned = f'ecgdata is {values.shape}; turned to {raw.values.shape}'
+    return raw._replace(leads=list(LEADS), units=[unit] * len(LEADS),
+                        rate=SAMPLING_RATE if raw.values.shape[1] == SAMPLES else None,
+                        notes=[turned] if raw.values.shape != values.shape else [])
 
 
 def read_mat(path, *names):

@@ -149,8 +149,8 @@ def kind_of(values):
 def raw_without_names(values):
     """The Raw of an array that says nothing of itself; its 12 leads may be its columns."""
     if values.ndim != 2 or len(LEADS) not in values.shape:
-        raise NotAnECG(f'the shape {values.shape}, expected 12 leads x samples or samples x 12 '
-                       'leads; I, II and V1 to V6 are enough where the file names them')
+        raise NotAnECG(f'the shape {values.shape}, expected (12, {SAMPLES}): 12 leads x samples, '
+                       'or turned; I, II and V1 to V6 are enough where the file names them')
     values = values if values.shape[0] == len(LEADS) else values.T
     return Raw(values, None, None, [None] * len(LEADS), [])
 

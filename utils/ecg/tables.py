@@ -40,7 +40,8 @@ def may_be_ecg(path, head):
         return False  # labels, answers
     return not rows or _leads_in([cells[0] for cells in rows if cells]) > 1 or any(
         _leads_in(cells) > 1 or (sum(map(is_number, cells)) >= FEW
-                                 and not {*cells[1:]} <= {'', '0', '1'}) for cells in rows)
+                                 and not {*cells[1:]} <= {'', '0', '1'})
+        or len({*map(lead_of, re.split(r'\W+', ' '.join(cells)))}) > FEW for cells in rows)
 
 
 def read_csv(path, given_rate, _unit):
@@ -122,7 +123,8 @@ def _parts(table):
     names, below = (head[at:] or [None])[0], head[at + 1:]
     units = [cell.strip('[]()') for cell in below[-1]] if below else []
     if len(below) > 1 or (units and not {unit.lower() for unit in units} & {*PER_MV, *PER_SECOND}):
-        raise NotAnECG(f'the line {",".join(below[0])[:80]!r} below the names; {EXPECTED}')
+        raise NotAnECG(f'the line {",".join(below[0])[:80]!r} below the names is neither '
+                       f'numbers nor units; {EXPECTED}')
     if body and len(body[0]) > FEW and _counts(body[0]):
         names, body = names or [_bare(cell) for cell in body[0]], body[1:]
     if not body:
@@ -190,6 +192,7 @@ def _raw_of_columns(names, units, columns, rates):
     return raw._replace(values=np.array(raw.values), leads=None if nameless else raw.leads)
 
 
+@np.errstate(over='ignore', invalid='ignore')
 def _read_times(name, unit, cells, where):
     """What a column that is no lead says: Hz; None, it counts or is empty; False, nothing.
 

@@ -29,6 +29,7 @@ OTHERS = (  # how a file begins, what it is, what to do, and how such a file's n
     (rb'PK\x03\x04', "a zip, as Excel's .xlsx and NumPy's .npz are; unpack it, or save a table as "
      'CSV and an array with numpy.save', ('.zip',)),
     (rb'\x1f\x8b', 'packed with gzip; unpack it', ('.gz', '.tgz')),
+    (rb"Rar!\x1a\x07|7z\xbc\xaf'\x1c", 'a RAR or 7z archive; unpack it', ('.rar', '.7z')),
     (rb'\x80[\x02-\x05]', 'a Python pickle, which can run code; use numpy.save', ()))
 
 
@@ -141,4 +142,4 @@ def _delimiter_of(text):
         parts = [line.split(mark) for line in lines]
         return (sum(is_number(cell.strip(' \t"\'')) for cells in parts for cell in cells),
                 sum(len(cells) > 1 for cells in parts))
-    return max(';\t,| ' if words >= 8 else ';\t,|', key=score)
+    return max(';\t,|\uff0c ' if words >= 8 else ';\t,|\uff0c', key=score)
