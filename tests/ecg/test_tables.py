@@ -103,6 +103,13 @@ RIGHT = {
     'over midnight': (with_times([f'2021-01-01 23:59:{time:06.3f}' if time < 60 else
                                   f'2021-01-02 00:00:{time - 60:06.3f}' for time in SECONDS + 55],
                                  ''), (None, 'uV')),
+    'minutes': (with_times(SECONDS / 60, 'Time [min]'), (None, 'uV')),
+    'days': (with_times(44990.5 + SECONDS / 86400), (None, 'uV')),
+    'quoted times, PhysioBank': ("'Elapsed time','" + NAMES.replace(',', "','") + "'\n"
+                                 "'hh:mm:ss.mmm'" + ",'uV'" * 12 + '\n' + body(
+        [[f"'0:{time:06.3f}'", *row] for time, row in zip(SECONDS, UV.T)]), (None, None)),
+    'what merely rises': (with_times(SECONDS, 'odometer'), IN_UV),
+    'what merely falls': (with_times(100 - SECONDS ** 2 / 100, 'battery'), IN_UV),
     'microseconds': (with_times(2000 * np.arange(5000)), (None, 'uV')),
     'nanoseconds': (with_times(1700000000 * 10**9 + 2000000 * np.arange(5000), 'timestamp'),
                     (None, 'uV')),
@@ -156,6 +163,9 @@ REFUSED = {
                                                                            UV.T[2400:]]),
               IN_UV, 'from 4.998 to 4.8 at sample 2500'),
     'backwards': (with_times(SECONDS[::-1], rows=UV.T[::-1]), IN_UV, 'equal steps upwards'),
+    'an unknown unit of time': (with_times(SECONDS, 'Time [fortnights]'), IN_UV, 'expected times'),
+    'milliseconds of another rate': (with_times(np.rint(np.arange(5000) / 0.36).astype(int), ''),
+                                     IN_UV, '500 Hz by .*360|360 .*500'),
     'samples that begin again': (with_times(TWICE, 'sample'), IN_UV, 'from 2499 to 0 at sample 25'),
     'samples in no order': (with_times(SHUFFLED, 'sample', UV.T[SHUFFLED]), IN_UV, 'another order'),
     'two patients': (with_times(np.repeat([1, 2], 2500), 'patient_id'), IN_UV, 'another record'),
@@ -182,8 +192,8 @@ REFUSED = {
     'a largest value': (table((ECG / np.abs(ECG).max()).T), IN_MV, 'a largest value of 1'),
     'largest values': (table((ECG / np.abs(ECG).max(axis=1, keepdims=True)).T), IN_MV,
                        'scaled to -1 to 1'),  # as the largest of all leads are, too
-    'each line in quotes': (table(head=f'"{NAMES}"', values=[[f'"{",".join(map(str, row))}"']
-                                                            for row in UV.T]), IN_UV, 'no row of numb'),
+    'each line in quotes': (''.join(f'"{line}"\n' for line in table().splitlines()), IN_UV,
+                            'no row of numbers'),
     'a web page': ('<!DOCTYPE html><html>not found</html>', IN_UV, 'a web page'),
     'a pointer': ('version https://git-lfs.github.com/spec/v1\n', IN_UV, 'Git LFS'),
 }

@@ -78,10 +78,11 @@ def _extract(archive, folder):
             continue
         path = os.path.join(folder, place)
         total += size
-        if not is_file or os.path.exists(path) or total > LIMIT:
-            raise UserError(f'{archive}: the member {name!r} is no plain file, is there twice, or '
-                            f'makes it more than {LIMIT >> 30} GiB; nothing was unpacked: '
-                            'get the archive from another source')
+        why = ('is a link or no file: pack what it stands for (tar -h)' if not is_file else
+               'is there twice' if os.path.exists(path) else
+               f'makes it more than {LIMIT >> 30} GiB' if total > LIMIT else None)
+        if why:
+            raise UserError(f'{archive}: the member {name!r} {why}; nothing was unpacked')
         with open_member() as source, open(path, 'wb') as target:
             shutil.copyfileobj(source, target)
             target.flush()

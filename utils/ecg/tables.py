@@ -11,7 +11,8 @@ from utils.ecg.signals import LEADS, PER_MV, RATES, NotAnECG, Raw, lead_of, same
 from utils.ecg.text import MISSING, is_number
 
 PER_SECOND = {'s': 1, 'sec': 1, 'second': 1, 'seconds': 1, 'ms': 1000, 'msec': 1000, 'us': 10**6,
-              'ns': 10**9}
+              'ns': 10**9, **dict.fromkeys(('min', 'mins', 'minute', 'minutes', 'minuten'), 1 / 60),
+              **dict.fromkeys(('h', 'hour', 'hours'), 1 / 3600)}
 TIME = re.compile(r'(elapsed[ _])?time.*|t|sec(ond)?s?|[mun]?s|\u65f6\u95f4.*|zeit')
 UNNAMED = re.compile(r'|unnamed: \d+')  # so pandas calls a column without a name
 WHOSE = re.compile(r'\bid\b|_id|record|patient|subject|file|name|segment|\becg|\u60a3\u8005')
@@ -199,17 +200,18 @@ def _read_times(name, unit, cells, where):
     name, unit: str, lower case; cells: tuple of str; where: str, for messages
     Raises: NotAnECG where times, numbers or whose record it is jump, or times are none
     """
-    unit = unit or (name if name in PER_SECOND else '')
     is_time = unit in PER_SECOND or TIME.fullmatch(name)
+    unit = unit or (name if is_time and name in PER_SECOND else '')
     times, unit = _seconds(cells, unit)
-    if is_time and times is None:
+    if is_time and (times is None or name[-1:] in ')]'):
         raise NotAnECG(f'{where} says {cells[0][:40]!r}, expected times: seconds, milliseconds '
                        'or hours:minutes:seconds; write them so, or take them out')
     said = {cell.lower() for cell in cells} - MISSING
     if len(said) == 1 and (RATE.search(name) or DECIDES.search(name)):
         raise NotAnECG(f'{where} says {cells[0][:40]!r}, which is not understood; take it out, and '
                        'give --sampling-rate and --unit')
-    if len(said) < 2 or (times is None and not WHOSE.search(name)):
+    whose = WHOSE.search(name)
+    if len(said) < 2 or (times is None and not whose):
         return False if said else None
     if times is None:
         times = np.unique(cells, return_inverse=True)[1].astype(float)
@@ -217,21 +219,22 @@ def _read_times(name, unit, cells, where):
     step, finest = steps.mean(), np.min(steps, where=steps > 0, initial=np.inf)
     away = np.abs(times - times[0] - step * np.arange(len(times)))
     coarse = finest > 1.5 * step and finest > 0.002 * (times[-1] - times[0])
-    whose = WHOSE.search(name)
+    whole = not (times % 1).any() and unit not in PER_SECOND
+    is_time = is_time or UNNAMED.fullmatch(name)
     if not (step > 0 and (away <= 1.001 * max(step, finest)).all()) or (coarse and whose):
         rises = max(np.mean(steps > 0), np.mean(steps < 0)) > 0.9  # so does what counts
-        if not (is_time or rises or text.counts(cells) or UNNAMED.fullmatch(name) or whose):
+        if not (is_time or whose or (whole and rises) or text.counts(cells)):
             return False
         at = np.nan_to_num(np.abs(steps - np.nanmedian(steps)), nan=np.inf).argmax()
         raise NotAnECG(f'{where} goes from {cells[at][:40]} to {cells[at + 1][:40]} at sample '
                        f'{at + 1}, expected one recording, in equal steps upwards: samples are '
                        'lost, twice, in another order or of another record there; give a stretch '
                        'without it')
-    whole = not (times % 1).any() and unit not in PER_SECOND
-    if (whole and (step == 1 or not is_time)) or coarse:
+    counter = whole and np.ptp(steps) == 0 and (step == 1 or UNNAMED.fullmatch(name))
+    if counter or coarse or not is_time:
         return None if whole else False
-    # Without a unit it is the one that gives a rate: their ranges do not overlap.
-    rates = [each / step for each in (1, 1000, 10**6, 10**9)]
+    # Without a unit it is the one that gives a rate (of days, too): their ranges do not overlap.
+    rates = [each / step for each in (1, 1000, 10**6, 10**9, 1 / 86400)]
     rate = PER_SECOND[unit] / step if unit in PER_SECOND else next(
         (each for each in rates if RATES[0] <= each <= RATES[1]), rates[0])
     return round(rate) if abs(rate - round(rate)) < 0.001 * rate else rate
@@ -239,7 +242,7 @@ def _read_times(name, unit, cells, where):
 
 def _seconds(cells, unit):
     """(float array or None, their unit) of cells with numbers or times of the day."""
-    clocks = [CLOCK.fullmatch(cell[:60]) for cell in cells]
+    clocks = [CLOCK.fullmatch(cell[:60].strip("'")) for cell in cells]
     try:
         if None in clocks:
             return _numbers([cells])[0], unit
