@@ -98,6 +98,19 @@ def test_what_a_mac_leaves_behind_is_no_record(tmp_path):
     check(find(tmp_path, tmp_path)[0])
 
 
+def test_what_is_not_used_is_named_and_one_of_two_is_not_guessed(tmp_path):
+    for name in ('val/V2.npy', 'sources.csv', 'train/source.csv'):
+        lay_out(tmp_path / 'data' / 'one')
+        write(tmp_path / 'data' / 'one' / name, b'x')
+    note, = find(tmp_path / 'data', tmp_path)[1]
+    assert 'not used: sources.csv, train/source.csv, val/V2.npy' in note.replace(os.sep, '/')
+    shutil.make_archive(str(tmp_path / 'packed'), 'zip', tmp_path / 'data')
+    assert 'one/val/V2.npy' in find(tmp_path / 'packed.zip', tmp_path)[1][0]
+    lay_out(tmp_path / 'data' / 'two')
+    with pytest.raises(UserError, match='several data sets: .*one, .*two at its top'):
+        find(tmp_path / 'data', tmp_path)
+
+
 def test_a_part_may_be_missing(tmp_path):
     write(tmp_path / 'data' / 'val' / 'TEST0001.mat', mat_bytes())
     source, _ = find(tmp_path / 'data', tmp_path)

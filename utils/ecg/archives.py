@@ -40,7 +40,7 @@ def unpack(archive, root):
                         'rename it')
     try:
         with files.replacing_folder(target) as partial:
-            count = _extract(archive, partial)
+            count, others = _extract(archive, partial)
             files.write_json(os.path.join(partial, ORIGIN), origin)
     except UserError:
         raise
@@ -53,7 +53,9 @@ def unpack(archive, root):
         raise UserError(f'{archive}: not an archive, but {other}' if other else
                         f'{archive}: damaged or not an archive ({type(error).__name__}: {error}); '
                         'download it again') from None
-    return target, [f'unpacked {count} files of {archive} into {target}']
+    more = f'; not used: {", ".join(others[:9])}' if others else ''
+    more += f' and {len(others) - 9} more' if len(others) > 9 else ''
+    return target, [f'unpacked {count} files of {archive} into {target}{more}']
 
 
 def origin_of(folder):
@@ -62,10 +64,13 @@ def origin_of(folder):
 
 
 def _extract(archive, folder):
-    """Copy the records and labels into `folder`, under names of our own; returns how many."""
+    """Copy the records and labels into `folder`, under names of our own.
+
+    Returns: (how many, names of what else is in it)
+    """
     for part in PARTS:
         os.makedirs(os.path.join(folder, part))
-    count = total = 0
+    count, total, others = 0, 0, []
     for name, is_file, size, open_member in _members(archive):
         parts = [part for part in name.replace('\\', '/').split('/') if part != '.']
         if not parts:
@@ -75,6 +80,7 @@ def _extract(archive, folder):
                             'nothing was unpacked: get the archive from another source')
         place = _place(parts)
         if place is None:
+            others += [name] if is_file and parts[-1] else []
             continue
         path = os.path.join(folder, place)
         total += size
@@ -88,7 +94,7 @@ def _extract(archive, folder):
             target.flush()
             os.fsync(target.fileno())  # the marker vouches for it, after a power cut, too
         count += 1
-    return count
+    return count, others
 
 
 def _members(archive):

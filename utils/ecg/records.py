@@ -26,6 +26,7 @@ from utils.running.errors import UserError
 PARTS = archives.PARTS
 REFERENCE = archives.REFERENCE
 PATIENTS = archives.PATIENTS
+TABLES = ('.csv', '.tsv', '.txt', '.xls', '.xlsx')
 RATE = re.compile(r'(?i)(fs|freq\w*|sfreq|.*sampl\w*|.*rate|hz)$')  # a variable called so
 
 
@@ -155,8 +156,7 @@ def _candidates(root, project):
     for path in [root, *_entries(root), *named]:
         if path in named and path.lower().endswith(archives.EXTENSIONS) and os.path.isfile(path):
             found[path] = os.stat(path).st_ctime
-        source = _look_into(path, below=path != root)
-        if source:
+        for source in _look_into(path, below=path != root):
             records = [*source.train.values(), *source.val.values()]
             found[path] = max(os.stat(record).st_ctime for record in records)
     newest_first = sorted(found, key=found.get, reverse=True)
@@ -171,10 +171,25 @@ def _open(path, root):
         raise UserError(f'data.source: {path} does not exist; {expected}')
     folder, notes = (path, []) if os.path.isdir(path) else archives.unpack(path, root)
     found = _look_into(folder)
-    if found is None:
-        raise UserError(f'{path}: no train/*.mat or val/*.mat at its top or one folder down; '
-                        f'{expected}')
-    return found, notes
+    if len(found) != 1:
+        several = f'several data sets: {", ".join(each.folder for each in found)}'
+        raise UserError(f'{path}: {several if found else "no train/*.mat or val/*.mat"} at its top '
+                        f'or one folder down; {expected}')
+    others = _others(found[0])
+    if others:
+        more = f' and {len(others) - 9} more' if len(others) > 9 else ''
+        notes.append(f'{found[0].folder}: not used: {", ".join(others[:9])}{more}')
+    return found[0], notes
+
+
+def _others(source):
+    """What stands beside the records, or is a table beside the labels, and is not used: names."""
+    used = {*source.train.values(), *source.val.values(), source.reference, source.patients}
+    parts = {os.path.dirname(path) for path in [*source.train.values(), *source.val.values()]}
+    found = [path for path in _entries(source.folder) if path.lower().endswith(TABLES)]
+    found += [path for part in sorted(parts) for path in _entries(part)]
+    return [os.path.relpath(path, source.folder) for path in found
+            if path not in used and not os.path.basename(path).startswith('.')]
 
 
 def _entries(folder):
@@ -187,13 +202,14 @@ def _entries(folder):
 
 
 def _look_into(folder, below=True):
-    """The Source in `folder` or, if `below`, in a folder directly in it, or None."""
+    """The Sources: one in `folder` or, if `below`, those in folders directly in it."""
+    found = []
     for each in [folder, *(_entries(folder) if below else [])]:
         there = {os.path.basename(path).lower(): path for path in _entries(each)}
         train, val = (_mat_files(there.get(part, '')) for part in PARTS)
         if train or val:
-            return Source(each, train, val, there.get(REFERENCE), there.get(PATIENTS))
-    return None
+            found.append(Source(each, train, val, there.get(REFERENCE), there.get(PATIENTS)))
+    return found[:1] if found and found[0].folder == folder else found
 
 
 def _mat_files(folder):
