@@ -70,7 +70,7 @@ UNREADABLE = {
     'crashes': (open(CRASHES_SCIPY, 'rb').read(), ('crashed the process that read it', 'damaged')),
     'v73': (b'MATLAB 7.3 MAT-file'.ljust(512) + b'\x89HDF\r\n\x1a\n' + bytes(600),
             ('HDF5', 'version 7.3', 'scipy.io.savemat')),
-    'empty': (b'', ('to be empty', 'copy or download it again')),
+    'empty': (b'', ('scipy cannot read it', 'copy or download it again')),
     'text': (b'I,II,III\n0.1,0.2,0.3\n' * 50, ('scipy cannot read it',)),
 }
 

@@ -103,6 +103,8 @@ RIGHT = {
     'over midnight': (with_times([f'2021-01-01 23:59:{time:06.3f}' if time < 60 else
                                   f'2021-01-02 00:00:{time - 60:06.3f}' for time in SECONDS + 55],
                                  ''), (None, 'uV')),
+    'seconds, Chinese': (with_times(SECONDS, '\u65f6\u95f4(\u79d2)'), (None, 'uV')),
+    'German names': (table(head=','.join(f'Ableitung {lead}' for lead in LEADS)), IN_UV),
     'minutes': (with_times(SECONDS / 60, 'Time [min]'), (None, 'uV')),
     'days': (with_times(44990.5 + SECONDS / 86400), (None, 'uV')),
     'quoted times, PhysioBank': ("'Elapsed time','" + NAMES.replace(',', "','") + "'\n"

@@ -10,9 +10,10 @@ from utils.ecg import text
 from utils.ecg.signals import LEADS, PER_MV, RATES, NotAnECG, Raw, lead_of, same_rate
 from utils.ecg.text import MISSING, is_number
 
-PER_SECOND = {'s': 1, 'sec': 1, 'second': 1, 'seconds': 1, 'ms': 1000, 'msec': 1000, 'us': 10**6,
-              'ns': 10**9, **dict.fromkeys(('min', 'mins', 'minute', 'minutes', 'minuten'), 1 / 60),
-              **dict.fromkeys(('h', 'hour', 'hours'), 1 / 3600)}
+PER_SECOND = {unit: per_second for per_second, units in (
+    (1, 's sec second seconds \u79d2'), (1000, 'ms msec \u6beb\u79d2'), (10**6, 'us \u5fae\u79d2'),
+    (10**9, 'ns'), (1 / 60, 'min mins minute minutes minuten'), (1 / 3600, 'h hour hours'))
+    for unit in units.split()}
 TIME = re.compile(r'(elapsed[ _])?time.*|t|sec(ond)?s?|[mun]?s|\u65f6\u95f4.*|zeit')
 UNNAMED = re.compile(r'|unnamed: \d+')  # so pandas calls a column without a name
 WHOSE = re.compile(r'\bid\b|_id|record|patient|subject|file|name|segment|\becg|\u60a3\u8005')
