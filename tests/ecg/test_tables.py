@@ -81,6 +81,9 @@ RIGHT = {
     'what a device says': ('Sampling Rate (Hz): 500\nGain (digit/millivolt): 1000\n' + table(),
                            (None, None)),
     'name and value': ('Patient,123\nSampling rate,500\n' + table(), (None, 'uV')),
+    'names with units above a line of nothing': (','.join(f'{lead} [uV]' for lead in LEADS)
+                                                 + '\n\n' + body(UV.T), (500, None)),
+    'names with a delimiter at their end': (f'{OTHER_NAMES},\n' + body(UV[OTHER_ORDER].T), IN_UV),
     'sep=': ('sep=;\r\n' + table(mark=';'), IN_UV),
     # Numbers and words.
     'thousands, tabs': (written('{:,}'.format, '\t'), IN_UV),

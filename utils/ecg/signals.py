@@ -21,7 +21,8 @@ SECONDS = SAMPLES / SAMPLING_RATE
 MIN_SECONDS = 2  # a shorter strip may not hold two beats
 RATES = (50, 20000)  # Hz
 PER_MV = {'mv': 1, 'uv': 1000, '\u00b5v': 1000, '\u03bcv': 1000, 'v': 0.001,  # two letters mu
-          'millivolt': 1, 'microvolt': 1000, '\u6beb\u4f0f': 1, '\u5fae\u4f0f': 1000}
+          'volt': 0.001, 'volts': 0.001, 'millivolt': 1, 'millivolts': 1, 'microvolt': 1000,
+          'microvolts': 1000, '\u6beb\u4f0f': 1, '\u5fae\u4f0f': 1000}
 # Names of leads, and what may stand around them; a minus alone in front turns a lead over.
 AROUND_LEAD = (r'^((MDC|ECG|EKG|LEAD|ABLEITUNG|D[E\u00c9]RIVATION|\u5bfc\u8054)'
                r'(\s+-\s+|[\s_.:]+|-)?|[\s_]+)+|[\s_.-]*(LEAD|\u5bfc\u8054)$')

@@ -64,7 +64,7 @@ def read_csv(path, given_rate, _unit):
     rates = {}
     raw = _raw_of_columns(names, units, list(zip(*body)), rates)
     rates.update({'a line above the table': rate, '--sampling-rate': given_rate})
-    rates = {who: each for who, each in rates.items() if each}
+    rates = {who: each for who, each in rates.items() if each and each > 0}
     for who, each in rates.items():
         if not same_rate(each, max(rates.values())):
             raise NotAnECG(f'{max(rates.values()):g} Hz by {max(rates, key=rates.get)}, and '
@@ -144,14 +144,15 @@ def _said_above(lines, names, width):
     found, unused, given = {RATE: None, GAIN: None}, [], names
     for cells in lines:
         said = ' '.join(filter(None, cells)).lstrip('#% ')[:400]
-        parts = re.split(r'[\s,;|]+', said)
+        parts = cells if _leads_in(cells) > 1 else re.split(r'[\s,;|]+', said)
+        parts = parts if any(parts[width:]) else parts[:width]  # a delimiter more at its end
         numbers = re.findall(r'\d+(?:\.\d+)?', said)
         kind = next((kind for kind in found if kind.search(said.lower())), None)
         if _leads_in(parts) > 1:
             if names or len(parts) != width:
                 raise NotAnECG(f'{width} columns of numbers under {len(parts)} names, or named '
                                f'twice: {said[:80]!r}')
-            names = parts
+            names = [_bare(part) for part in parts]
         elif kind and len(numbers) == 1 and not found[kind]:
             found[kind] = float(numbers[0]) * (1000 if 'khz' in said.lower() else 1)
         elif kind or DECIDES.search(said.lower()) or (said and names is not given):
