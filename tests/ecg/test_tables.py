@@ -163,6 +163,12 @@ REFUSED = {
     'empty cells at the start': (body([[''] * 12, *UV.T]), IN_UV, 'lead I at sample 0'),
     'rows left out': (GAP.dropna().to_csv(), IN_UV, 'from 999 to 1500 at sample 1000'),
     'an empty line': (table(UV.T[:9]) + '\n' + body(UV.T), IN_UV, '0 cells in line 11'),
+    'a sample lost': (with_times(np.delete(SECONDS, 99), rows=np.delete(UV.T, 99, 0)), IN_UV,
+                      'from 0.196 to 0.2 at sample 99'),
+    'a row lost': (pandas(np.delete(UV.T, 99, 0), np.delete(np.arange(5000), 99), LEADS), IN_UV,
+                   'from 98 to 100 at sample 99'),
+    'a row twice': (with_times(np.insert(SECONDS, 99, SECONDS[99]), '', np.insert(
+        UV.T, 99, UV.T[99], 0)), IN_UV, 'from 0.198 to 0.198 at sample 100'),
     'seconds lost': (with_times(LOST), IN_UV, 'from 4.998 to 7.0 at sample 2500'),
     'twice': (with_times(np.r_[SECONDS[:2500], SECONDS[2400:]], rows=np.r_[UV.T[:2500],
                                                                            UV.T[2400:]]),

@@ -219,11 +219,10 @@ def _read_times(name, unit, cells, where):
         times = np.unique(cells, return_inverse=True)[1].astype(float)
     steps = np.diff(times)
     step, finest = steps.mean(), np.min(steps, where=steps > 0, initial=np.inf)
-    away = np.abs(times - times[0] - step * np.arange(len(times)))
     coarse = finest > 1.5 * step and finest > 0.002 * (times[-1] - times[0])
     whole = not (times % 1).any() and unit not in PER_SECOND
     is_time = is_time or UNNAMED.fullmatch(name)
-    if not (step > 0 and (away <= 1.001 * max(step, finest)).all()) or (coarse and whose):
+    if not _are_even(times, steps, max(step, finest)) or (coarse and whose):
         rises = max(np.mean(steps > 0), np.mean(steps < 0)) > 0.9  # so does what counts
         if not (is_time or whose or (whole and rises) or text.counts(cells)):
             return False
@@ -240,6 +239,14 @@ def _read_times(name, unit, cells, where):
     rate = PER_SECOND[unit] / step if unit in PER_SECOND else next(
         (each for each in rates if RATES[0] <= each <= RATES[1]), rates[0])
     return round(rate) if abs(rate - round(rate)) < 0.001 * rate else rate
+
+
+def _are_even(times, steps, most):
+    """Whether times rise in equal steps but for rounding, by `most` at most, and none is lost."""
+    away = np.abs(times - times[0] - steps.mean() * np.arange(len(times)))
+    usual = np.nanmedian(steps)
+    odd = np.mean(np.abs(steps - usual) > 0.9 * usual)  # many are what times rounded to 1 ms have
+    return steps.mean() > 0 and (away <= 1.001 * most).all() and not (usual > 0 and 0 < odd < 0.01)
 
 
 def _seconds(cells, unit):
