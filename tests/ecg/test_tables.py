@@ -96,6 +96,8 @@ RIGHT = {
     'unicode minus': (table().replace('-', '\u2212'), IN_UV),
     'Chinese commas': (table(mark='\uff0c'), IN_UV),
     'Chinese names': (table(head=','.join(f'{lead}导联' for lead in LEADS)), IN_UV),
+    'Chinese names of Taiwan': (table(head=','.join(f'{lead}\u5c0e\u806f' for lead in LEADS)), IN_UV),
+    'cells to the right, all empty': ('\n'.join(f'{line},,,' for line in table().splitlines()), IN_UV),
     'prefixes': (table(head=','.join(f'Lead-{lead}' for lead in LEADS)), IN_UV),
     'units behind': (table(head=','.join(f'{lead}_uV' for lead in LEADS)), (500, None)),
     'a row of units': (table([['uV'] * 12, *UV.T]), (500, None)),

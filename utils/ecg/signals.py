@@ -24,8 +24,8 @@ PER_MV = {'mv': 1, 'uv': 1000, '\u00b5v': 1000, '\u03bcv': 1000, 'v': 0.001,  # 
           'volt': 0.001, 'volts': 0.001, 'millivolt': 1, 'millivolts': 1, 'microvolt': 1000,
           'microvolts': 1000, '\u6beb\u4f0f': 1, '\u5fae\u4f0f': 1000}
 # Names of leads, and what may stand around them; a minus alone in front turns a lead over.
-AROUND_LEAD = (r'^((MDC|ECG|EKG|LEAD|ABLEITUNG|D[E\u00c9]RIVATION|\u5bfc\u8054)'
-               r'(\s+-\s+|[\s_.:]+|-)?|[\s_]+)+|[\s_.-]*(LEAD|\u5bfc\u8054)$')
+AROUND_LEAD = (r'^((MDC|ECG|EKG|LEAD|ABLEITUNG|D[E\u00c9]RIVATION|[\u5bfc\u5c0e][\u8054\u806f])'
+               r'(\s+-\s+|[\s_.:]+|-)?|[\s_]+)+|[\s_.-]*(LEAD|[\u5bfc\u5c0e][\u8054\u806f])$')
 LEAD_NAMES = {**{lead.upper(): lead for lead in LEADS}, 'DI': 'I', 'DII': 'II', 'DIII': 'III',
               **{f'C{number}': f'V{number}' for number in range(1, 7)}}  # in IEC 60601
 BASELINE_MV = 1.0  # how far from 0 a lead's median may be: an electrode's offset says nothing
