@@ -365,6 +365,8 @@ def test_draw_inputs(everything, tmp_path):
 
 @pytest.mark.parametrize('file, text, words', [
     ('a.csv', 'I,II,' + '[' * 300_000 + '\n1,2,3\n' * 9, 'larger than field limit'),
+    ('a.csv', f'a{" " * 97}((,I,II,aVR\n' * 9000, 'no row of numbers'),
+    ('a.csv', f'a{" " * 97}((,I,II\n' * 9000 + 'V3\n' * 9000 + '1,2\n', 'in each line below'),
     ('a.hea', 'a 12 ' + '5' * 300_000 + '\n', '0 lines of signals')])
 def test_an_endless_word_is_refused_and_not_pondered(file, text, words, tmp_path):
     (tmp_path / file).write_text(text)

@@ -28,6 +28,7 @@ DECIDES = re.compile(r'sampl\w*[ _-]*(int|per)|\bfs\b|fr[e\u00e9]quen|interval|\
                      r'[mu\u00b5\u03bc]v\b|bits?\b|invert|\border\b|\u91c7\u6837|\u589e\u76ca|'
                      r'\u5355\u4f4d')
 FEW = 8  # numbers side by side: fewer are no ECG's
+MOST_ABOVE = 1000  # lines above the numbers
 EXPECTED = 'expected 12 columns or rows of numbers, and at most a line of lead names and of units'
 
 
@@ -93,7 +94,7 @@ def _lower_part(rows):
     line, last = above[-1] if above else (0, [])
     if len(last) == width - 1 and (_leads_in(last) > 1 or _counts(last)):
         table.insert(0, ['', *above.pop()[1]])  # R leaves out the corner above its index
-    if any(sum(map(is_number, cells)) >= FEW for _, cells in above):
+    if len(above) > MOST_ABOVE or any(sum(map(is_number, cells)) >= FEW for _, cells in above):
         raise NotAnECG(f'{len(last)} cells in line {line}, {width} in each line below; a line '
                        'that is empty or has lost some? mend it')
     return [cells for _, cells in above], table
@@ -118,6 +119,8 @@ def _parts(table):
     start = next((at for at, cells in enumerate(table) if _are_numbers(cells)), len(table))
     while start and not any(table[start - 1]):
         start -= 1  # a gap at the beginning
+    if start > MOST_ABOVE or start == len(table):
+        raise NotAnECG(f'no row of numbers; {EXPECTED}')
     head, body = [[_bare(cell) for cell in cells] for cells in table[:start]], table[start:]
     at = max((at for at, cells in enumerate(head) if _leads_in(cells) > 1),
              default=max((at for at, cells in enumerate(head) if len(list(filter(None, cells)))
@@ -127,10 +130,8 @@ def _parts(table):
     if len(below) > 1 or (units and not {unit.lower() for unit in units} & {*PER_MV, *PER_SECOND}):
         raise NotAnECG(f'the line {",".join(below[0])[:80]!r} below the names is neither '
                        f'numbers nor units; {EXPECTED}')
-    if body and len(body[0]) > FEW and _counts(body[0]):
+    if len(body) > 1 and len(body[0]) > FEW and _counts(body[0]):
         names, body = names or [_bare(cell) for cell in body[0]], body[1:]
-    if not body:
-        raise NotAnECG(f'no row of numbers; {EXPECTED}')
     if names and _counts(names):  # the corner may say what the first column is
         names = None if text.counts(names) else [names[0], *[None] * (len(names) - 1)]
     return names, units, head[:at], body
@@ -322,7 +323,8 @@ def _bare(cell):
 
 def _name_and_unit(cell):
     """'I [mV]', 'I (mV)' or 'I_mV' -> ('I', 'mV'); a name without a unit -> (name, None)."""
-    said = re.fullmatch(r'(.*?)[\s_/,]*([\s_/,\[(])\s*([^\s_/,()\[\]]*)\s*[\])]?', cell[:100])
+    said = re.fullmatch(r'(.*?)[\s_/,]*([\s_/,\[(])\s*([^\s_/,()\[\]]*)\s*[\])]?',
+                        ' '.join(cell[:100].split()))  # many spaces would take it long
     if said and (said[3].lower() in {*PER_MV, *PER_SECOND} or (said[2] in '[('
                                                                and lead_of(said[1]))):
         return said[1], said[3]
