@@ -70,7 +70,8 @@ def test_what_another_variable_says_of_ecgdata_is_not_passed_over(beside, words,
     with pytest.raises(UserError, match=f'a.mat: {words}'):
         records.read_record(str(tmp_path / 'a.mat'))
     savemat(tmp_path / 'a.mat', {'ecgdata': SIGNAL, 'fs': 500, 'unit': 'mV', 'label': 1,
-                                 'leads': [*records.LEADS], 'age': 250})
+                                 'leads': [*records.LEADS], 'heart_rate': 250,
+                                 'n_samples': 5000})
     assert np.array_equal(records.read_record(str(tmp_path / 'a.mat'))[0], SIGNAL)
 
 

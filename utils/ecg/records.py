@@ -27,7 +27,7 @@ PARTS = archives.PARTS
 REFERENCE = archives.REFERENCE
 PATIENTS = archives.PATIENTS
 TABLES = ('.csv', '.tsv', '.txt', '.xls', '.xlsx')
-RATE = re.compile(r'(?i)(fs|freq\w*|sfreq|.*sampl\w*|.*rate|hz)$')  # a variable called so
+RATE = re.compile(r'(?i)(sampl\w*?_?(rate|freq\w*)|s?freq\w*|fs|hz|rate)$')  # a variable so called
 
 
 @dataclass(frozen=True)
