@@ -187,7 +187,7 @@ REFUSED = {
     'a row that has lost some': ('# ' + NAMES.replace(',', ' ') + '\n1,2,3\n' + body(UV.T), IN_UV,
                                  "the line '1 2 3' above the table"),
     'a rate in each row': (with_times([500] * 5000, 'fs'), (250, 'uV'), "'fs'.* says '500'"),
-    'a row of gains': (table([[1000] * 12, *UV.T]), IN_UV, 'gains or rates .* lead I at sample 0'),
+    'a row of gains': (table([[1000] * 12, *UV.T]), IN_UV, 'is 1000 in all leads, as gains'),
     'two rates': (with_times(SECONDS), (250, 'uV'), '500 Hz by column 1 .*, and 250 by'),
     'times in words': (with_times(['noon'] * 5000), IN_UV, "says 'noon', expected times"),
     'every second row': (pandas(ECG.T[::2], np.arange(0, 5000, 2)), (None, 'mV'),

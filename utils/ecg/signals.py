@@ -212,14 +212,15 @@ def _check_rate_and_units(rate, units):
 def _to_mv(values, units):
     values = values.astype(np.float64)
     bad = ~np.isfinite(values) | np.isin(values, MISSING)
-    equal = (values == values[0]).all(axis=0)  # of no heart, but 0: II = I + III
-    bad[:, 0] |= values[0, 0] != 0 and equal[0] and not equal.all()
     if bad.any():
         lead, sample = np.argwhere(bad)[0]
-        raise NotAnECG(f'{bad.sum()} values are missing (NaN, an empty cell) or infinite, or say '
-                       f'so ({", ".join(map(str, MISSING))}), or are gains or rates (one in all '
-                       f'leads), the first in lead {LEADS[lead]} at sample {sample}; expected '
-                       'finite numbers')
+        raise NotAnECG(f'{bad.sum()} values are missing (NaN, an empty cell) or infinite, the '
+                       f'first, {values[lead, sample]:g}, in lead {LEADS[lead]} at sample '
+                       f'{sample}; expected finite numbers and none that stands for a missing one')
+    equal = (values == values[0]).all(axis=0)  # of no heart, but 0: II = I + III
+    if equal[0] and values[0, 0] and not equal.all():
+        raise NotAnECG(f'the first sample is {values[0, 0]:g} in all leads, as gains or rates are '
+                       'and no ECG; take that row out')
     return values / np.array([PER_MV[unit.lower()] for unit in units])[:, None]
 
 
