@@ -186,10 +186,11 @@ REFUSED = {
     'a time is missing': (with_times(['', *SECONDS[1:]]), IN_UV, "'time'.* from  to 0.002 at s"),
     'a row that has lost some': ('# ' + NAMES.replace(',', ' ') + '\n1,2,3\n' + body(UV.T), IN_UV,
                                  "the line '1 2 3' above the table"),
-    'a rate in each row': (with_times([500] * 5000, 'fs'), (250, 'uV'), "'fs'.* says '500'"),
+    'a rate in each row': (with_times([500] * 5000, 'fs'), (250, 'uV'),
+                            r"500 Hz by column 1 \('fs'\), and 250 by"),
     'a row of gains': (table([[1000] * 12, *UV.T]), IN_UV, 'is 1000 in all leads, as gains'),
     'two rates': (with_times(SECONDS), (250, 'uV'), '500 Hz by column 1 .*, and 250 by'),
-    'times in words': (with_times(['noon'] * 5000), IN_UV, "says 'noon', expected times"),
+    'times in words': (with_times(['noon', 'night'] * 2500), IN_UV, "says 'noon', expected times"),
     'every second row': (pandas(ECG.T[::2], np.arange(0, 5000, 2)), (None, 'mV'),
                          'nothing says its sampling rate'),
     'a gain in words': ('LSB 4.88 uV\n' + table(), IN_UV, "'LSB 4.88 uV' above the table"),
@@ -220,6 +221,35 @@ def test_what_is_refused_says_why(kind, tmp_path):
         formats.read_input(str(tmp_path / 'a.csv'), *given)
     assert len(caught.value.lines) == 1
     assert list(formats.find_inputs([str(tmp_path)])[0]) == ['a']  # named, not passed over
+
+
+# What says nothing of time, lead or unit: a line above the table, or a further column.
+ROUTINE = ['Heart rate: 72 bpm', 'PR interval: 160 ms', 'QRS duration: 92 ms', 'QT/QTc: 380/410 ms',
+           'Duration: 10 s', 'Filter: 0.05-150 Hz', 'Notch filter: 50 Hz', 'Low-pass 150 Hz',
+           'Paper speed: 25 mm/s; gain: 10 mm/mV', 'Normal sinus rhythm rate 72',
+           'Sinus rhythm with frequent PVCs', 'Order number: 4711', 'Patient: Pascal Dupont',
+           'Inverted T waves in V1', 'Study from the 1990s', 'Minimal voltage criteria for LVH']
+FURTHER = {'Heart rate (bpm)': [72] * 5000, 'PR interval': [160] * 5000, 'fs': [500] * 5000,
+           'segment': ['P', 'QRS', 'T', 'bg'] * 1250, 'beat_id': np.arange(5000) // 400,
+           'ECG clean': np.sin(np.arange(5000)).round(3), 'timezone': ['UTC'] * 5000,
+           'Sample Index': np.arange(5000) % 256, 'Time (hh:mm:ss.mmm)': CLOCKS}
+
+
+@pytest.mark.parametrize('line', ROUTINE)
+def test_what_any_ecg_has_above_it_is_noted(line, tmp_path):
+    path = tmp_path / 'ecg.csv'
+    path.write_text(f'{line}\n{table()}')
+    signal, notes = formats.read_input(str(path), *IN_UV)
+    assert np.abs(signal - SIGNAL).max() < 0.001 and line[:9] in str(notes)
+
+
+@pytest.mark.parametrize('name', FURTHER)
+def test_columns_that_say_nothing_of_the_leads_are_noted(name, tmp_path):
+    path = tmp_path / 'ecg.csv'
+    path.write_text(table([[*row, more] for row, more in zip(UV.T, FURTHER[name])],
+                          head=f'{NAMES},{name}'))
+    signal, notes = formats.read_input(str(path), *IN_UV)
+    assert np.abs(signal - SIGNAL).max() < 0.001
 
 
 def test_lines_above_the_table_are_named(tmp_path):

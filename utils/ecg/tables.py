@@ -16,17 +16,25 @@ PER_SECOND = {unit: per_second for per_second, units in (
     for unit in units.split()}
 TIME = re.compile(r'(elapsed[ _])?time.*|t|sec(ond)?s?|[mun]?s|\u65f6\u95f4.*|zeit')
 UNNAMED = re.compile(r'|unnamed: \d+')  # so pandas calls a column without a name
-WHOSE = re.compile(r'\bid\b|_id|record|patient|subject|file|name|segment|\becg|\u60a3\u8005')
+WHOSE = re.compile(r'(patient|subject|record(ing)?|file|case|study|ecg)?[ _]?(id|name|no|nr|'
+                   r'number)|patient|subject|record(ing)?|file|(\u60a3\u8005|\u75c5\u4eba).*')
 CLOCK = re.compile(r'(?:.*[ T])?(?:(\d+):)?(\d+):(\d+(?:[.,]\d+)?)(?:Z|[+-]\d\d:?\d\d)?')
 GROUPED = {mark: re.compile(rf'[-+]?[1-9]\d{{0,2}}({re.escape(mark)}\d{{3}})+') for mark in ',.'}
 # Lines above the table: what says the rate, the gain, or anything else that must not be overlooked.
 RATE = re.compile(r'sampl\w*[ _-]*(rate|freq)|sampling\W+\d+ *k?hz|\u91c7\u6837\u7387|\u91c7\u6837'
                   r'\u9891\u7387|^\W*(fs|sfreq)\b')
 GAIN = re.compile(r'gain.*(digit|step|count|unit|adu|lsb)s? *(/|per) *(mv|millivolt)')
-DECIDES = re.compile(r'sampl\w*[ _-]*(int|per)|\bfs\b|fr[e\u00e9]quen|interval|\bdt\b|abtast|'
-                     r'\d *(k?hz|m?s|msec)\b|\brate\b|gain|lsb|\badc|\bunits?\b|scal|volt|resol|'
-                     r'[mu\u00b5\u03bc]v\b|bits?\b|invert|\border\b|\u91c7\u6837|\u589e\u76ca|'
-                     r'\u5355\u4f4d')
+DECIDES = re.compile(r'sampl\w*[ _-]*(int|per)|\bfs\b|fr[e\u00e9]quen[cz]|interval|\bdt\b|abtast|'
+                     r'\d *(k?hz|ms|msec)\b|\d[. ]\d* *s\b|\brate\b|\bgain|lsb|\badc|\bunits?\b|'
+                     r'\bscal(e|ing)\b|\bvolts?\b|resol|[mu\u00b5\u03bc]v\b|\bbits?\b|invert|'
+                     r'(lead|channel).*\border\b|\border\b.*(lead|channel)|'
+                     r'\u91c7\u6837|\u589e\u76ca|\u5355\u4f4d')
+# What is measured or printed of any ECG, with what follows it, decides nothing.
+ROUTINE = re.compile(r'\b(heart|ventricular|atrial|pulse|resp\w*\.?|frame)[ _]*rate\b[^,;]*|'
+                     r'\b(p|pr|pq|qrs|qtc?|rr|st|filters?|notch|\w*-?pass|patient)\b[^,;]*|'
+                     r'(duration|length)\W*\d+([.]\d+)? *s\w*|'
+                     r'(gain\W*)?\d+([.]\d+)? *mm ?/ ?m?[sv]\b|'
+                     r'rhythm[^,;]*|invert\w* t\b|\bcare unit[^,;]*')
 FEW = 8  # numbers side by side: fewer are no ECG's
 MOST_ABOVE = 1000  # lines above the numbers
 EXPECTED = 'expected 12 columns or rows of numbers, and at most a line of lead names and of units'
@@ -156,7 +164,7 @@ def _said_above(lines, names, width):
             names = [_bare(part) for part in parts]
         elif kind and len(numbers) == 1 and not found[kind]:
             found[kind] = float(numbers[0]) * (1000 if 'khz' in said.lower() else 1)
-        elif kind or DECIDES.search(said.lower()) or (said and names is not given):
+        elif kind or _decides(';'.join(cells)) or (said and names is not given):
             raise NotAnECG(f'the line {said[:80]!r} above the table is not understood; take it '
                            'out, and give --sampling-rate and --unit')
         elif said:
@@ -203,22 +211,26 @@ def _read_times(name, unit, cells, where):
     name, unit: str, lower case; cells: tuple of str; where: str, for messages
     Raises: NotAnECG where times, numbers or whose record it is jump, or times are none
     """
-    is_time = unit in PER_SECOND or TIME.fullmatch(name)
+    is_time = (unit in PER_SECOND or TIME.fullmatch(name)) and 'sample' not in name
     unit = unit or (name if is_time and name in PER_SECOND else '')
-    times, unit = _seconds(cells, unit)
-    if is_time and (times is None or name[-1:] in ')]'):
+    given, (times, unit) = unit, _seconds(cells, unit)
+    said = {cell.lower() for cell in cells} - MISSING
+    if RATE.search(name) and len(said) == 1 and times is not None:
+        return times[0]
+    if is_time and len(said) > 1 and (times is None or (name[-1:] in ')]' and unit == given)):
         raise NotAnECG(f'{where} says {cells[0][:40]!r}, expected times: seconds, milliseconds '
                        'or hours:minutes:seconds; write them so, or take them out')
-    said = {cell.lower() for cell in cells} - MISSING
-    if len(said) == 1 and (RATE.search(name) or DECIDES.search(name)):
+    if len(said) == 1 and (RATE.search(name) or _decides(name)):
         raise NotAnECG(f'{where} says {cells[0][:40]!r}, which is not understood; take it out, and '
                        'give --sampling-rate and --unit')
-    whose = WHOSE.search(name)
+    whose = WHOSE.fullmatch(name)
     if len(said) < 2 or (times is None and not whose):
         return False if said else None
     if times is None:
         times = np.unique(cells, return_inverse=True)[1].astype(float)
     steps = np.diff(times)
+    if _wraps(steps):
+        return None
     step, finest = steps.mean(), np.min(steps, where=steps > 0, initial=np.inf)
     coarse = finest > 1.5 * step and finest > 0.002 * (times[-1] - times[0])
     whole = not (times % 1).any() and unit not in PER_SECOND
@@ -235,11 +247,28 @@ def _read_times(name, unit, cells, where):
     counter = whole and np.ptp(steps) == 0 and (step == 1 or UNNAMED.fullmatch(name))
     if counter or coarse or not is_time:
         return None if whole else False
+    return _rate_of(step, unit)
+
+
+def _rate_of(step, unit):
+    """Hz of a step between times; step: float, in `unit`, str, '' where that is not said."""
     # Without a unit it is the one that gives a rate (of days, too): their ranges do not overlap.
     rates = [each / step for each in (1, 1000, 10**6, 10**9, 1 / 86400)]
     rate = PER_SECOND[unit] / step if unit in PER_SECOND else next(
         (each for each in rates if RATES[0] <= each <= RATES[1]), rates[0])
     return round(rate) if abs(rate - round(rate)) < 0.001 * rate else rate
+
+
+def _decides(words):
+    """Whether a line or a name says something of rate, gain, unit or order."""
+    return DECIDES.search(ROUTINE.sub('', words.lower()))
+
+
+def _wraps(steps):
+    """Whether a counter starts again and again after as many steps, as one of 8 bit does."""
+    falls = np.flatnonzero(steps < 0)
+    return len(falls) > 3 and (steps[steps >= 0] == 1).all() and np.ptp(steps[falls]) == 0 \
+        and np.ptp(np.diff(falls)) == 0
 
 
 def _are_even(times, steps, most):
