@@ -51,6 +51,7 @@ MICRO = 'time (s),' + ','.join(f'{lead} (\u00b5V)' for lead in LEADS)
 RIGHT = {
     # Index and header, as pandas, NumPy, R and MATLAB write them.
     'rows with index and header': (pandas(UV), IN_UV),
+    'names after # and a space': (savetxt(UV.T, header=' '.join(LEADS)), IN_UV),
     'rows with index': (pandas(UV, header=False), IN_UV),
     'rows with header': (pandas(UV, index=False), IN_UV),
     'rows with index, mV': (pandas(ECG), IN_MV),

@@ -9,6 +9,7 @@ import numpy as np
 from utils.ecg import archives, text
 from utils.ecg.signals import (
     LEADS,
+    PER_MV,
     SAMPLES,
     SAMPLING_RATE,
     NotAnECG,
@@ -27,7 +28,9 @@ PARTS = archives.PARTS
 REFERENCE = archives.REFERENCE
 PATIENTS = archives.PATIENTS
 TABLES = ('.csv', '.tsv', '.txt', '.xls', '.xlsx')
-RATE = re.compile(r'(?i)(sampl\w*?_?(rate|freq\w*)|s?freq\w*|fs|hz|rate)$')  # a variable so called
+# Variables so called say the rate, and the unit; below 100 Hz a rate is the heart's or the mains'.
+RATE = re.compile(r'(?i)(sampl\w*?_?(rate|freq\w*)|s?freq(uency)?|fs|hz|rate)$')
+UNIT = re.compile(r'(?i)((ecg|ecg_?data|signal|data)_?)?units?$')
 
 
 @dataclass(frozen=True)
@@ -135,11 +138,12 @@ def _check_beside(found):
     """
     for name, value in found.items():
         words = [str(np.squeeze(each)).strip() for each in np.ravel(value)[:40]]
-        leads = [lead_of(word) for word in words]
+        leads = [lead_of(word) for word in words if lead_of(word)]
+        other = {PER_MV.get(word.lower()) for word in words if word} - {1}
         rate = np.ravel(value)[0] if np.size(value) == 1 and not kind_of(value) else 0
-        if (RATE.match(name) and rate > 1 and not same_rate(rate, SAMPLING_RATE)) or (
-                'unit' in name.lower() and {*words} != {'mV'}) or (
-                sum(map(bool, leads)) > 1 and leads != [*LEADS]):
+        if (RATE.match(name) and rate >= 100 and not same_rate(rate, SAMPLING_RATE)) or (
+                UNIT.match(name) and other) or (
+                len(leads) >= len(LEADS) and leads != [*LEADS]):
             raise NotAnECG(f'{name} beside ecgdata says {", ".join(words)[:80]}, expected '
                            f'{SAMPLING_RATE} Hz, mV and {", ".join(LEADS)}; mend it, or save the '
                            'ECG as CSV with the names of its leads')

@@ -152,6 +152,7 @@ def _said_above(lines, names, width):
     """
     found, unused, given = {RATE: None, GAIN: None}, [], names
     for cells in lines:
+        cells = cells[1:] if cells[:1] in (['#'], ['%']) else cells
         said = ' '.join(filter(None, cells)).lstrip('#% ')[:400]
         parts = cells if _leads_in(cells) > 1 else re.split(r'[\s,;|]+', said)
         parts = parts if any(parts[width:]) else parts[:width]  # a delimiter more at its end
