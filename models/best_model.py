@@ -22,10 +22,34 @@ METRICS = 'metrics.json'
 COMES_ALONG = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'ptbxl')
 VALIDATION = 'validation.csv'
 NAME_TABLE = 'StructuredToParameterName@@'  # what paddle.save adds to a state dict
+
+
+class _Kind:
+    """A pickled dtype; NumPy's own crashes over the state of a damaged one."""
+
+    def __init__(self, name, *_):
+        self.dtype = np.dtype(str(name))
+
+    def __setstate__(self, state):
+        if state[1] in ('<', '>'):
+            self.dtype = self.dtype.newbyteorder(state[1])
+
+    def read(self, data):
+        return np.frombuffer(data.encode('latin-1') if isinstance(data, str) else data, self.dtype)
+
+
+class _Array:
+    """A pickled array: `value`."""
+
+    def __setstate__(self, state):
+        _, shape, kind, by_columns, data = state
+        self.value = kind.read(data).reshape(shape, order='F' if by_columns else 'C')
+
+
 # What a pickle of arrays may ask for; NumPy 2 and Python 3 have renamed two of the modules.
-HARMLESS = {'numpy.ndarray': np.ndarray, 'numpy.dtype': np.dtype,
-            'numpy.core.multiarray._reconstruct': np.zeros(0).__reduce__()[0],
-            'numpy.core.multiarray.scalar': np.float32(0).__reduce__()[0],
+HARMLESS = {'numpy.ndarray': 'ndarray', 'numpy.dtype': _Kind,
+            'numpy.core.multiarray._reconstruct': lambda *_: _Array(),
+            'numpy.core.multiarray.scalar': lambda kind, data: kind.read(data)[0],
             'builtins.tuple': tuple, 'collections.OrderedDict': dict,
             '_codecs.encode': lambda text, _: text.encode('latin-1')}
 
@@ -68,6 +92,7 @@ def read_weights(path, sha256=None):
     for key, value in state.items():
         if isinstance(value, tuple) and len(value) == 2:
             value = value[1]  # (name, array): how Paddle pickles a tensor that stands by itself
+        value = getattr(value, 'value', value)
         if not isinstance(value, np.ndarray) or value.dtype not in (np.float32, np.float16):
             found = getattr(value, 'dtype', type(value).__name__)
             raise UserError(f'{path}: {str(key)[:100]!r} is {found}, expected a float32 tensor; '

@@ -47,6 +47,8 @@ TEXTS = [b'../', b'/', b'\0', b'\n', b'"', b"'", b',', b';', b': ', b'- ', b'[' 
          b'&a [*a,*a]', b'9' * 5000, b'!!python/object/apply:os.system ["touch MARKER"]', b'1e999',
          b'\xff\xfe', b'.nan', b'\x80\x04', b'c__main__\nx\n', b'cposix\nsystem\n', b'#', b'R',
          b'b', b'0', b'2', b'(', b't', b'r\xff\xff\xff\x7f', b"cos\nsystem\n(S'touch MARKER'\ntR."]
+CELLS = [b'', b'nan', b'x', b'-', b'1,000', b'1.5', b'1e999', b'0', b'"', b'mV', b'I', b'time',
+         b'#', b'12:00:00', b'fs', b'gain', b'1_0', b'\xff', b'-32768', b'patient_id', b'1' * 400]
 PROGRAMS = ('os.system', 'os.exec', 'os.posix_spawn', 'os.spawn', 'subprocess.Popen', 'os.fork')
 WRITES = ('os.mkdir', 'os.rename', 'os.symlink', 'os.link')
 watched = []  # the folder that this process may write to, and what it did that it may not
@@ -159,6 +161,30 @@ def mutate(data, rng):
     return bytes(data)
 
 
+def mutate_table(data, rng):
+    """Half of the time cells change, go, come or move, in some lines or in all."""
+    lines = data.split(b'\n')
+    if len(lines) < 3 or data[:2] == b'\xff\xfe' or rng.random() < 0.5:
+        return mutate(data, rng)
+    mark = max((b',', b';'), key=lines[1].count)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        first = rng.choice((0, 0, 1, rng.randrange(len(lines))))
+        at, what, cell = rng.choice((0, 0, 1, 5, -1)), rng.randrange(4), rng.choice(CELLS)
+        for number in range(first, rng.choice((first + 1, first + 1, len(lines)))):
+            cells = lines[number].split(mark)
+            place = max(-len(cells), min(at, len(cells) - 1))
+            if what == 0:
+                cells[place] = cell
+            elif what == 1:
+                cells.insert(place, rng.choice((cell, b'%d' % number)))
+            elif what == 2:
+                del cells[place]
+            else:
+                cells.reverse()
+            lines[number] = mark.join(cells)
+    return b'\n'.join(lines)
+
+
 def mutate_mat(data, rng):
     """Half of the time the change is inside the compression."""
     if data[128:132] != b'\x0f\0\0\0' or rng.random() < 0.5:
@@ -240,7 +266,8 @@ def read_last(path, target):
     checkpoint.load_last(target)
 
 
-MUTATORS = {'mat': mutate_mat, 'png': mutate_png, 'archive': mutate_archive, 'npz': mutate_npz}
+MUTATORS = {'ecg': mutate_table, 'labels': mutate_table, 'mat': mutate_mat, 'png': mutate_png,
+            'archive': mutate_archive, 'npz': mutate_npz}
 READERS = {'mat': lambda path, _: records.read_record(path), 'png': read_png, 'labels': read_labels,
            'yaml': lambda path, _: settings.load(path), 'archive': archives.unpack, 'ecg': read_ecg,
            'weights': lambda path, _: best_model.read_weights(path), 'npz': read_last}

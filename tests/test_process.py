@@ -65,13 +65,13 @@ UNREADABLE = {
     'complex': (make_signal(1) * 1j, ('not numeric (found complex',)),
     'nan': (np.where(np.arange(5000) == 77, np.nan, make_signal(9)),
             ('lead I at sample 77', 'expected finite')),
-    'microvolts': (make_signal(1) * 1000, ('is it uV', 'divide by 1000')),
-    'truncated': (None, ('not a readable MAT file', 'truncated')),
+    'microvolts': (make_signal(1) * 1000, ('such as uV', 'divide by 1000')),
+    'truncated': (None, ('scipy cannot read it', 'truncated')),
     'crashes': (open(CRASHES_SCIPY, 'rb').read(), ('crashed the process that read it', 'damaged')),
     'v73': (b'MATLAB 7.3 MAT-file'.ljust(512) + b'\x89HDF\r\n\x1a\n' + bytes(600),
-            ('version 7.3 (HDF5)', 'expected version 5')),
-    'empty': (b'', ('the file is empty', 'copy or download it again')),
-    'text': (b'I,II,III\n0.1,0.2,0.3\n' * 50, ('not a readable MAT file',)),
+            ('HDF5', 'version 7.3', 'scipy.io.savemat')),
+    'empty': (b'', ('scipy cannot read it', 'copy or download it again')),
+    'text': (b'I,II,III\n0.1,0.2,0.3\n' * 50, ('scipy cannot read it',)),
 }
 
 
@@ -184,7 +184,7 @@ def test_draws_only_what_is_not_up_to_date(tmp_path):
     (source / 'train' / 'TRAIN0004.mat').write_bytes(b'')
     (root / 'train' / 'TRAIN0005.png').write_bytes(b'half a picture')
     result = process(source, root)
-    refused(result, 'TRAIN0004.mat: the file is empty')
+    refused(result, 'TRAIN0004.mat: scipy cannot read it')
     assert '3 drawn, 3 up to date, 1 error' in result.stdout
     assert 'removed 1 pictures of records that' in result.stdout
     assert sorted(times(root)) == [

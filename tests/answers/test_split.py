@@ -34,7 +34,8 @@ def test_several_labels_and_patients():
     'name, patient_id\nb, 007\na, 007\nc,\nz, 1\n',
     ',name,Patient ID\n0,b,007\n1,a,007\n2,c,\n',
     'sep=;\nname;patient\n"a.mat";"007"\nb.mat;007\nc.mat;\n',
-    '# name\tsubject\na\t007\nb\t007\nc\t\n'])
+    '# name\tsubject\na\t007\nb\t007\nc\t\n',
+    '"name","patient"\n"a","007"\n"b","007"\n"c",NA\n', 'name,patient\na,007\nb,007\nc,unknown\n'])
 @pytest.mark.parametrize('encoding', ['utf-8', 'utf-16', 'gbk'])
 def test_patients_are_read_in_the_forms_of_labels(text, encoding, tmp_path):
     assert split.read_patients(str(tmp_path), ['a', 'b']) == ['a', 'b']

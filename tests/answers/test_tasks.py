@@ -17,13 +17,28 @@ def read(tmp_path, text, names, task=ONE, encoding='utf-8'):
     'name,tag\na,0\nb,1\n', 'a,0\nb,1', 'name;tag\nb;1\na;0\n', 'name\ttag\na\t0\nb\t1\n',
     '\ufeffname,tag\r\na,0.0\r\nb,1.0\r\n', ',name,tag\n0,a,0\n1,b,1\n',
     'a.mat,normal\nb.MAT,abnormal',
-    'name,tag\n a , 正常\n\nb,异常\n', 'NAME,TAG,\na,0,\nb,1,\n', '0,a,0\n1,b,1\n'])
+    'name,tag\n a , 正常\n\nb,异常\n', 'NAME,TAG,\na,0,\nb,1,\n', '0,a,0\n1,b,1\n',
+    'name,tag\na,False\nb,True\n', 'name,tag\na,0e+00\nb,1.00\n',
+    'train/a.mat,0\nC:\\b.mat,\uff11\n'])
 def test_labels_as_people_have_them(text, tmp_path):
     assert read(tmp_path, text, ['b', 'a']) == [0, 1]
 
 
 def test_numbers_in_front_are_an_index_only_where_no_records_are_called_so(tmp_path):
     assert read(tmp_path, '0,1\n1,0\n', ['0', '1']) == [1, 0]
+    assert read(tmp_path, '"","name","tag"\n"1",2,1\n"2",1,0\n', ['1', '2']) == [0, 1]  # R's
+
+
+@pytest.mark.parametrize('task, text, words', [
+    (ONE, 'name,normal\na,0\nb,1\n', 'found the columns name, normal, expected name, tag'),
+    (ONE, 'name,normal,abnormal\na,1,\nb,,1\n', 'found the columns name, normal, abnormal'),
+    (ONE, 'name,tag,corrected\na,0,\nb,,1\n', "line 3: found the tag ',1'"),
+    (ONE, 'filename,label\na,0\nb,1\n', 'no record filename among .* begin a header with name'),
+    (TWO, f'name,{",".join(TWO.class_names[::-1])}\na{",0" * 11},1\n', 'the columns name, other'),
+    (TWO, 'a,,,,,,1,,,,,,\nb,1,,,,,,,,,,,\n', "line 1: found the label ''")])
+def test_labels_that_mean_something_else_are_refused(task, text, words, tmp_path):
+    with pytest.raises(UserError, match=words):
+        read(tmp_path, text, 'ab', task)
 
 
 @pytest.mark.parametrize('encoding', ['utf-8', 'gb18030', 'utf-16'])
@@ -57,6 +72,9 @@ def test_task_2_reads_lists_and_one_hot(tmp_path):
     onehot = ',0,0,1,0,0,0,0,1,0,0,0,0'
     found = np.array(read(tmp_path, f'a,1\nb,3,8,,\nc{onehot}\nd,3.0,8.0\n', 'abcd', TWO))
     assert [np.flatnonzero(row).tolist() for row in found] == [[0], [2, 7], [2, 7], [2, 7]]
+    for words in (TWO.class_names, range(1, 13), [f'label{number}' for number in range(1, 13)]):
+        text = f'name,{",".join(map(str, words))}\nc{onehot}\n'
+        assert read(tmp_path, text, 'c', TWO) == [found[2].tolist()]
 
 
 @pytest.mark.parametrize('labels', ['13', 'x', '1,3', '', '-1', '1.5', '0,2'])

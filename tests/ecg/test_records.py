@@ -59,6 +59,22 @@ def test_read_record(kind, options, tmp_path):
     assert np.array_equal(signal, values.astype(np.float32))
 
 
+@pytest.mark.parametrize('beside, words', [
+    ({'fs': 1000.0}, 'fs beside ecgdata says 1000'),
+    ({'Sampling_Rate': 250}, 'Sampling_Rate beside ecgdata says 250'),
+    ({'units': 'uV'}, 'units beside ecgdata says uV'),
+    ({'leads': [*records.LEADS[::-1]]}, 'leads beside ecgdata says V6, V5'),
+    ({'names': np.array(records.LEADS[::-1], object)}, 'names beside ecgdata says V6')])
+def test_what_another_variable_says_of_ecgdata_is_not_passed_over(beside, words, tmp_path):
+    savemat(tmp_path / 'a.mat', {'ecgdata': SIGNAL, **beside})
+    with pytest.raises(UserError, match=f'a.mat: {words}'):
+        records.read_record(str(tmp_path / 'a.mat'))
+    savemat(tmp_path / 'a.mat', {'ecgdata': SIGNAL, 'fs': 500, 'unit': 'mV', 'label': 1,
+                                 'leads': [*records.LEADS], 'heart_rate': 250,
+                                 'n_samples': 5000})
+    assert np.array_equal(records.read_record(str(tmp_path / 'a.mat'))[0], SIGNAL)
+
+
 # Finding the data.
 
 def find(source, tmp_path):
@@ -81,6 +97,19 @@ def test_what_a_mac_leaves_behind_is_no_record(tmp_path):
     write(tmp_path / 'data' / 'train' / '._TRAIN0001.mat', b'junk')
     write(tmp_path / 'data' / 'train' / '.DS_Store', b'junk')
     check(find(tmp_path, tmp_path)[0])
+
+
+def test_what_is_not_used_is_named_and_one_of_two_is_not_guessed(tmp_path):
+    for name in ('val/V2.npy', 'sources.csv', 'train/source.csv'):
+        lay_out(tmp_path / 'data' / 'one')
+        write(tmp_path / 'data' / 'one' / name, b'x')
+    note, = find(tmp_path / 'data', tmp_path)[1]
+    assert 'not used: sources.csv, train/source.csv, val/V2.npy' in note.replace(os.sep, '/')
+    shutil.make_archive(str(tmp_path / 'packed'), 'zip', tmp_path / 'data')
+    assert 'one/val/V2.npy' in find(tmp_path / 'packed.zip', tmp_path)[1][0]
+    lay_out(tmp_path / 'data' / 'two')
+    with pytest.raises(UserError, match='several data sets: .*one, .*two at its top'):
+        find(tmp_path / 'data', tmp_path)
 
 
 def test_a_part_may_be_missing(tmp_path):
@@ -282,7 +311,7 @@ def test_links_are_refused(kind, tmp_path):
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive.writestr(link, '/etc/passwd')
     for name in ('a.tar', 'a.zip'):
-        with pytest.raises(UserError, match='is no plain file'):
+        with pytest.raises(UserError, match='is a link or no file'):
             find(tmp_path / name, tmp_path)
 
 

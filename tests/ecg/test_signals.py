@@ -57,16 +57,18 @@ def test_what_the_file_does_not_say_is_given_or_asked_for():
 
 
 @pytest.mark.parametrize('change, words', [
-    (lambda ecg: ecg * 1000, 'is it uV, '),  # uV
-    (lambda ecg: ecg / 1000, 'is it V?'),
+    (lambda ecg: ecg * 1000, 'such as uV, '),  # uV
+    (lambda ecg: ecg / 1000, 'a larger unit?'),
     (lambda ecg: 0 * ecg + 1, '12 are flat'),
     (lambda ecg: np.tile(ecg[1], (12, 1)), '11 are copies of others'),
     (lambda ecg: ecg * (np.arange(12) < 5)[:, None], '7 are flat'),
     (lambda ecg: ecg > 0.5, 'found logical, expected real numbers'),
     (lambda ecg: ecg * 1j, 'found complex numbers'),
     (lambda ecg: np.where(np.arange(5000) == 42, np.nan, ecg), 'missing (NaN, an empty cell) or'),
-    (lambda ecg: np.where(np.arange(5000) == 42, -np.inf, ecg), 'lead I at sample 42'),
-    (lambda ecg: np.where(np.arange(5000) == 42, 1e300, ecg), 'a heart gives some 5'),
+    (lambda ecg: np.where(np.arange(5000) == 42, -np.inf, ecg), 'the first, -inf, in lead I at'),
+    (lambda ecg: np.where(np.arange(5000) < 99, -9999, ecg), 'the first, -9999, in lead I at'),
+    (lambda ecg: np.where(np.arange(5000) < 4200, 0, ecg), 'all leads stand still for 8.'),
+    (lambda ecg: np.where(np.arange(5000) == 42, 1e300, ecg), 'a heart gives 0.05 to some 5'),
     (lambda ecg: ecg[:, :900], '900 samples at 500 Hz are 1.80 s'),
 ])
 def test_what_is_no_ecg_in_mv(change, words):
@@ -74,7 +76,7 @@ def test_what_is_no_ecg_in_mv(change, words):
 
 
 def test_a_wrong_unit_or_rate_that_the_file_names():
-    assert 'is it mV?' in refusal(ECG, unit='uV')
+    assert 'a larger unit?' in refusal(ECG, unit='uV')
     assert "the unit 'K', expected mV, uV or V" in refusal(ECG, unit='K')
     for rate in (49, 1e6, float('nan')):
         assert 'expected 50 to 20000 Hz' in refusal(ECG, rate=rate)
@@ -88,6 +90,7 @@ def test_a_wrong_unit_or_rate_that_the_file_names():
     # A pacemaker's spikes in all leads, an electrode that moves: unlike, but real.
     (lambda ecg: ecg.__setitem__((slice(None), slice(100, None, 400)), 9.0), 'up to '),
     (lambda ecg: ecg.__setitem__((8, slice(2000, 2600)), 30.0), 'up to 30 mV in lead V3'),
+    (lambda ecg: ecg.__setitem__((slice(None), slice(2500, None)), 0), 'still for 5 s from 5 s on'),
     (lambda ecg: ecg.__imul__(0.15), None),
 ])
 def test_what_may_be_an_ecg_is_read(change, words):
@@ -96,6 +99,12 @@ def test_what_may_be_an_ecg_is_read(change, words):
     signal, notes = read(spoilt)
     assert np.array_equal(signal, spoilt.astype(np.float32))
     assert any(words in note for note in notes) if words else not notes
+
+
+def test_a_largest_value_of_1_mv_is_no_scale_where_the_steps_are_a_recorders():
+    limited = np.clip(ECG, -0.9, 1)
+    assert np.abs(limited).max() == 1 and np.array_equal(read(limited)[0], limited.astype('f4'))
+    assert 'scaled to a largest value of 1' in refusal((ECG / np.abs(ECG).max()).astype('f4'))
 
 
 def test_offsets_of_electrodes_are_taken_off():
@@ -168,5 +177,5 @@ def test_real_ecgs_are_read_as_they_are():
                     assert any('another unit?' in note for note in read(values * factor)[1]), path
                 except UserError as error:
                     assert 'steps per mV' in str(error)
-            assert 'is it V' in refusal(values / 1000)
+            assert 'a larger unit?' in refusal(values / 1000)
     assert len(noted) == 1 and 'TRAIN0237.mat: up to 11.5 mV in lead V4' in noted[0]

@@ -40,6 +40,13 @@ def test_weights_as_paddle_writes_and_reads_them(tmp_path):
         assert same_arrays(best_model.read_weights(str(tmp_path / 'old')), WEIGHTS)
 
 
+def test_a_damaged_dtype_does_not_crash_numpy(tmp_path):
+    data = pickle.dumps(WEIGHTS, 2)
+    assert b'X\1\0\0\0<' in data
+    (tmp_path / 'w.pdparams').write_bytes(data.replace(b'X\1\0\0\0<', b'X\1\0\0\0N'))
+    assert same_arrays(best_model.read_weights(str(tmp_path / 'w.pdparams')), WEIGHTS)
+
+
 @pytest.mark.parametrize('wrap', [lambda evil: {**WEIGHTS, 'x': [evil]},
                                   lambda evil: {'a': np.array([evil], dtype=object)}])
 def test_weights_that_would_run_code(wrap, tmp_path):

@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from utils.ecg.records import PATIENTS
-from utils.ecg.text import read_named_rows, record_of
+from utils.ecg.text import MISSING, read_named_rows, record_of
 from utils.running.errors import UserError
 
 PATIENT = ('patient', 'subject', '\u60a3\u8005', '\u75c5\u4eba')  # or patient_id, Patient ID ...
@@ -42,7 +42,7 @@ def validation_size(count, fraction):
 
 def read_patients(root, names):
     """Whose record each is: the column patient of root/source.csv; where there is no such file, or
-    an empty cell, somebody else's.
+    a cell that says nothing, somebody else's.
 
     Returns: list of str
     """
@@ -63,7 +63,8 @@ def read_patients(root, names):
         raise UserError(f'{path}: {len(rows)} lines, and none for {len(missing)} of {len(names)} '
                         f'records ({", ".join(missing[:5])}); expected one for each, with an empty '
                         'patient where that is not known; has a spreadsheet taken zeros away?')
-    return [found[name] or name for name in names]
+    return [name if found[name].lower() in {*MISSING, 'unknown', '?', '-'} else found[name]
+            for name in names]
 
 
 def split(targets, sizes, groups, seed):

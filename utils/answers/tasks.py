@@ -1,18 +1,19 @@
 """What the tasks are: class names, labels, probabilities, decisions, answers."""
 import csv
 import io
+import re
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from utils.answers.findings import FINDINGS
-from utils.ecg.text import read_named_rows, record_of
+from utils.ecg.text import counts, read_named_rows, record_of
 from utils.running.errors import UserError
 
 MOST_WORDS = 12  # of the class names of a record
-TAGS = {'0': 0, '1': 1, '0.0': 0, '1.0': 1, 'normal': 0, 'abnormal': 1, '正常': 0, '异常': 1}
-
+TAGS = {'0': 0, '1': 1, 'normal': 0, 'abnormal': 1, '正常': 0, '异常': 1}
+TURNED = re.compile(r'(?<!ab)norm|healthy|(?<!不)正常')  # a column in which 1 would mean normal
 ABNORMAL_COUNTS = 10  # times as much as any other output of task 3, in the loss
 
 
@@ -97,18 +98,19 @@ def read_reference(path, names, task):
     Raises: UserError with one line per problem: file, line number, what was found and expected
     """
     names = set(names)
-    rows, found, problems = read_named_rows(path, names)[1], {}, []
+    header, rows = read_named_rows(path, names)
+    _check_header(path, header or [], task)
+    found, problems = {}, []
     for line, cells in rows:
         name = record_of(cells[0], names)
         try:
-            target = _parse_labels(cells, task)
+            if name not in names:
+                raise ValueError(f'there is no record {name} among these {len(names)}; remove the '
+                                 'line, add the record, or begin a header with name')
             if name in found:
                 raise ValueError(f'the record {name} stood in line {found[name][0]} already; '
                                  'remove one of the lines')
-            if name not in names:
-                raise ValueError(f'there is no record {name} among these {len(names)}; remove the '
-                                 'line, or add the record')
-            found[name] = line, target
+            found[name] = line, _parse_labels(cells, task)
         except ValueError as error:
             problems.append(f'{path}, line {line}: {error}')
     missing = sorted(names - set(found))
@@ -116,18 +118,31 @@ def read_reference(path, names, task):
         some = ', '.join(missing[:5]) + (', ...' if len(missing) > 5 else '')
         problems.append(f'{path}: no label for {len(missing)} of {len(names)} records: {some}; '
                         'expected one line each')
+    said = {_plain(cell) for _, cells in rows for cell in cells[1:] if cell}
     other = 1 if task.multi_label else 2
-    said = {cell.removesuffix('.0') for _, cells in rows for cell in cells[1:] if cell}
     if problems and said == {'1', '2'} and not task.multi_label:
-        raise UserError(f'{path}: the tags are 1 and 2, expected 0 (normal) and 1 (abnormal); '
-                        'where they mean that, write 0 for 1 and 1 for 2')
-    if problems and said - {'1', '2'} and _fit(rows, TASKS[other]):
-        raise UserError(f'{path}: these look like the labels of task {other}, expected those of '
-                        f'task {task.number}; set task: {other}')
+        problems = [f'{path}: the tags are 1 and 2, expected 0 (normal) and 1 (abnormal); where '
+                    'they mean that, write 0 for 1 and 1 for 2']
+    elif problems and said - {'1', '2'} and _fit(rows, TASKS[other]):
+        problems = [f'{path}: these look like the labels of task {other}, expected those of task '
+                    f'{task.number}; set task: {other}']
     if problems:
         raise UserError(*problems)
     return np.array([found[name][1] for name in sorted(names)],
                     np.float32 if task.multi_label else np.int64)
+
+
+def _check_header(path, header, task):
+    """Refuse columns in which the numbers mean something else."""
+    expected = ['name', *(task.class_names if task.multi_label else ['tag'])]
+    if task.multi_label:
+        other = len(header) == len(expected) and not counts(header[1:]) and header != [
+            word.lower() for word in expected]
+    else:
+        other = TURNED.search(' '.join(header[1:2]))
+    if other:
+        raise UserError(f'{path}: found the columns {", ".join(header)}, expected '
+                        f'{", ".join(expected)}, in which 1 says that it is so; write them so')
 
 
 def _fit(rows, task):
@@ -138,19 +153,27 @@ def _fit(rows, task):
         return False
 
 
+def _plain(cell):
+    """A label without what programs add: '1.0', '1e+00' and 'True' are '1'."""
+    try:
+        return f'{float({"true": 1, "false": 0}.get(cell.lower(), cell)):g}'
+    except ValueError:
+        return cell
+
+
 def _parse_labels(cells, task):
-    """The tag (task 1) or twelve times 0 or 1 (task 2) of one row; ValueError says why not."""
-    cells = cells[:1] + [cell for cell in cells[1:] if cell]  # spreadsheets pad short rows
-    if len(cells) < 2:
+    """The tag (task 1) or 0 or 1 for each class of one row; ValueError says why not."""
+    count, labels = len(task.class_names), [_plain(cell) for cell in cells[1:]]
+    while labels and not labels[-1]:
+        labels.pop()  # spreadsheets pad short rows
+    if not labels:
         expected = 'label' if task.multi_label else 'tag'
         raise ValueError(f'found {cells[0]!r} alone, expected name,{expected}')
     if not task.multi_label:
-        if len(cells) > 2 or cells[1].lower() not in TAGS:
-            raise ValueError(f'found the tag {",".join(cells[1:])!r}, expected 0 (normal) or 1 '
+        if len(labels) > 1 or labels[0].lower() not in TAGS:
+            raise ValueError(f'found the tag {",".join(labels)!r}, expected 0 (normal) or 1 '
                              '(abnormal)')
-        return TAGS[cells[1].lower()]
-    count = len(task.class_names)
-    labels = [cell[:-2] if cell.endswith('.0') else cell for cell in cells[1:]]
+        return TAGS[labels[0].lower()]
     nothing = {'0'} if not task.normal_alone else None  # of task 3 there may be nothing to say
     if len(labels) == count and set(labels) in ({'0', '1'}, nothing):  # one-hot
         labels = [str(number) for number, cell in enumerate(labels, 1) if cell == '1']

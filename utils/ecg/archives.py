@@ -1,5 +1,4 @@
 """Unpack the competition's archive: its records and labels, and nothing else."""
-import contextlib
 import os
 import re
 import shutil
@@ -41,7 +40,7 @@ def unpack(archive, root):
                         'rename it')
     try:
         with files.replacing_folder(target) as partial:
-            count = _extract(archive, partial)
+            count, others = _extract(archive, partial)
             files.write_json(os.path.join(partial, ORIGIN), origin)
     except UserError:
         raise
@@ -54,7 +53,9 @@ def unpack(archive, root):
         raise UserError(f'{archive}: not an archive, but {other}' if other else
                         f'{archive}: damaged or not an archive ({type(error).__name__}: {error}); '
                         'download it again') from None
-    return target, [f'unpacked {count} files of {archive} into {target}']
+    more = f'; not used: {", ".join(others[:9])}' if others else ''
+    more += f' and {len(others) - 9} more' if len(others) > 9 else ''
+    return target, [f'unpacked {count} files of {archive} into {target}{more}']
 
 
 def origin_of(folder):
@@ -63,10 +64,13 @@ def origin_of(folder):
 
 
 def _extract(archive, folder):
-    """Copy the records and labels into `folder`, under names of our own; returns how many."""
+    """Copy the records and labels into `folder`, under names of our own.
+
+    Returns: (how many, names of what else is in it)
+    """
     for part in PARTS:
         os.makedirs(os.path.join(folder, part))
-    count = total = 0
+    count, total, others = 0, 0, []
     for name, is_file, size, open_member in _members(archive):
         parts = [part for part in name.replace('\\', '/').split('/') if part != '.']
         if not parts:
@@ -76,19 +80,21 @@ def _extract(archive, folder):
                             'nothing was unpacked: get the archive from another source')
         place = _place(parts)
         if place is None:
+            others += [name] if is_file and parts[-1] else []
             continue
         path = os.path.join(folder, place)
         total += size
-        if not is_file or os.path.exists(path) or total > LIMIT:
-            raise UserError(f'{archive}: the member {name!r} is no plain file, is there twice, or '
-                            f'makes it more than {LIMIT >> 30} GiB; nothing was unpacked: '
-                            'get the archive from another source')
+        why = ('is a link or no file: pack what it stands for (tar -h)' if not is_file else
+               'is there twice' if os.path.exists(path) else
+               f'makes it more than {LIMIT >> 30} GiB' if total > LIMIT else None)
+        if why:
+            raise UserError(f'{archive}: the member {name!r} {why}; nothing was unpacked')
         with open_member() as source, open(path, 'wb') as target:
             shutil.copyfileobj(source, target)
             target.flush()
             os.fsync(target.fileno())  # the marker vouches for it, after a power cut, too
         count += 1
-    return count
+    return count, others
 
 
 def _members(archive):
@@ -98,7 +104,7 @@ def _members(archive):
             for info in opened.infolist():
                 name = info.orig_filename
                 if not info.flag_bits & 0x800:  # not flagged as UTF-8
-                    name = _decode(name.encode('cp437', 'replace'))
+                    name = text.decode(name.encode('cp437', 'replace')) or name
                 kind = stat.S_IFMT(info.external_attr >> 16)
                 if info.flag_bits & 1 or info.compress_type not in PACKED:
                     why = 'a password' if info.flag_bits & 1 else 'a packing such as Deflate64'
@@ -108,20 +114,12 @@ def _members(archive):
         return
     with tarfile.open(archive, encoding='utf-8', errors='surrogateescape') as opened:
         for info in opened:
-            name = _decode(info.name.encode('utf-8', 'surrogateescape'))
+            name = text.decode(info.name.encode('utf-8', 'surrogateescape')) or info.name
             yield name, info.isreg(), info.size, lambda: opened.extractfile(info)
         # tarfile takes a damaged header for the end, which zeros mark; and gzip has a checksum.
         stream = opened.fileobj
         if stream.tell() < opened.offset + tarfile.BLOCKSIZE or any(stream.read(2**24)):
             raise EOFError('it ends within')
-
-
-def _decode(name):
-    """Bytes of a member's name as text: UTF-8, else GBK, which Chinese Windows writes."""
-    for encoding in ('utf-8', 'gbk'):
-        with contextlib.suppress(UnicodeDecodeError):
-            return name.decode(encoding)
-    return name.decode('latin-1')
 
 
 def _place(parts):

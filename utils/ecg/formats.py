@@ -13,6 +13,7 @@ import numpy as np
 
 from utils.ecg import paper, records, tables, text
 from utils.ecg.signals import (
+    CUT,
     SAMPLES,
     SAMPLING_RATE,
     SECONDS,
@@ -22,12 +23,16 @@ from utils.ecg.signals import (
     make_signal,
     naming,
     raw_without_names,
+    reading_with,
 )
 from utils.running.errors import UserError
 
-# What may be an ECG, too, and has no reader: it is named, so that nobody takes it for read.
-UNREADABLE = ('.dat', '.edf', '.bdf', '.gdf', '.scp', '.dcm', '.ecg', '.xls', '.xlsx', '.npz',
-              '.h5', '.hdf5', '.zip', '.gz', '.tgz', '.tar', '.rar', '.7z')
+# What lies beside ECGs and is none; whatever else has no reader is named, so that nobody takes it
+# for read.
+BESIDE = ('.md', '.rst', '.doc', '.docx', '.rtf', '.odt', '.ppt', '.pptx', '.html', '.htm', '.css',
+          '.js', '.py', '.ipynb', '.m', '.r', '.c', '.h', '.sh', '.bat', '.ini', '.cfg', '.yml',
+          '.yaml', '.toml', '.log', '.db', '.atr', '.qrs', '.ann', '.sha256', '.md5', '.lnk')
+NAMES_BESIDE = ('readme', 'license', 'licence', 'records', 'annotators', 'sha256sums', 'makefile')
 FILE_LIMIT = 64 * 2**20  # bytes
 NO_VALUE = -32768  # WFDB's, in 16 bits
 
@@ -87,13 +92,13 @@ def _look_into(folder, notes):
     """The paths in a folder that may be ECGs; what else is there goes into a note."""
     paths = [os.path.join(folder, file) for file in sorted(os.listdir(folder))
              if not file.startswith('.')]
-    parts = set()  # files that a .hea in the folder, or beside it, names
+    named = set()  # files that a .hea in the folder, or beside it, names
     for path in paths:
         if path.lower().endswith('.hea') and os.path.isfile(path):
             with open(path, 'rb') as file:
-                lines = (text.decode(file.read(2**16)) or '').splitlines()
-            named = {os.path.join(folder, line.split()[0]) for line in lines[1:] if line.split()}
-            parts |= {part for part in named if not part.lower().endswith((*READERS,))}
+                named |= {line.split()[0] for line in file.read(2**16).splitlines() if line.split()}
+    parts = {path for path in paths if os.fsencode(os.path.basename(path)) in named
+             and not path.lower().endswith((*READERS,))}
     chosen = [path for path in paths if path not in parts and _may_be_ecg(path)]
     skipped = [os.path.basename(path) for path in paths if path not in {*chosen, *parts}]
     if skipped:
@@ -108,10 +113,10 @@ def _find_one(path):
     stem, extension = os.path.splitext(file)
     if page:
         return f'{os.path.basename(stem)}-{page}', path, None
-    if extension.lower() not in READERS and _with_extension(path, '.hea'):
-        stem, path = path, _with_extension(path, '.hea')
-    elif extension.lower() not in READERS and _with_extension(stem, '.hea'):
-        path = _with_extension(stem, '.hea')
+    header = None if extension.lower() in READERS else (
+        _with_extension(path, '.hea') or _with_extension(stem, '.hea'))
+    if header:
+        stem, path = os.path.splitext(header)[0], header
     name, problem = os.path.basename(stem), None
     if not os.path.exists(path):
         problem = f'{path}: no such file or folder; expected an ECG or a folder of ECGs'
@@ -119,14 +124,9 @@ def _find_one(path):
         lacks = ', or its .hea beside it' if extension.lower() == '.dat' else ''
         problem = f'{path}: not an ECG file that is read, expected one that ends in ' \
                   f'{", ".join(READERS)}{lacks}; unpack or convert it'
-    elif path.lower().endswith('.hea'):
-        path = _mat_of(stem) or path
+    elif path.lower().endswith('.hea') and not _with_extension(stem, '.dat'):
+        path = _with_extension(stem, '.mat') or path  # PhysioNet's way
     return name, path, problem
-
-
-def _mat_of(stem):
-    """The MAT file whose header is `stem`.hea, PhysioNet's way, or None."""
-    return None if _with_extension(stem, '.dat') else _with_extension(stem, '.mat')
 
 
 def _with_extension(stem, extension):
@@ -136,16 +136,12 @@ def _with_extension(stem, extension):
 
 
 def _may_be_ecg(path):
-    """Whether a file in a folder is to be read, or named as one that cannot be: by its extension
-    or, of a text, by its beginning."""
-    extension = os.path.splitext(path)[1].lower()
-    if not os.path.isfile(path) or extension not in (*READERS, *UNREADABLE):
-        return False
-    with open(path, 'rb') as file:
-        head = file.read(2**18)
-    if extension == '.xml':
-        return b'ecg' in head.replace(b'\0', b'').lower()  # it may be UTF-16
-    return READERS.get(extension) != tables.read_csv or tables.may_be_ecg(path, head)
+    """Whether a file in a folder is to be read, or named as one that cannot be."""
+    stem, extension = os.path.splitext(os.path.basename(path).lower())
+    if READERS.get(extension) == tables.read_csv and os.path.isfile(path):
+        with open(path, 'rb') as file:
+            return tables.may_be_ecg(path, file.read(2**18))
+    return not os.path.isdir(path) and extension not in BESIDE and stem not in NAMES_BESIDE
 
 
 def _read_mat(path, rate, unit):
@@ -165,48 +161,40 @@ def _read_mat(path, rate, unit):
                        'rate and leads; put it there, or give --sampling-rate and --unit')
     if not header_path:
         return raw_without_names(values)
-    header, names, notes, _ = _read_with_wfdb(header_path, with_signals=False)
+    header, notes = _read_with_wfdb(header_path, with_signals=False)
     if values.shape != (header.n_sig, header.sig_len or values.shape[-1]):
         raise NotAnECG(f'val has the shape {values.shape}, expected '
                        f'({header.n_sig}, {header.sig_len}) as {header_path} says')
     values = np.where(values == NO_VALUE, np.nan, values.astype(np.float64))
     values = (values.T - header.baseline) / header.adc_gain
-    return Raw(values.T, names, header.fs, header.units, notes)
+    return Raw(values.T, header.sig_name, header.fs, header.units, notes)
 
 
 def _read_wfdb(path, _rate, _unit):
-    header, names, notes, values = _read_with_wfdb(path, with_signals=True)
-    if values.shape[1] < (header.sig_len or 0):
-        notes.append(f'{header.sig_len / header.fs:.4g} s long; the first 10 s are used, the rest '
-                     'is cut off')
-    return Raw(values, names, header.fs, header.units, notes)
+    record, notes = _read_with_wfdb(path)
+    return Raw(record.p_signal.T, record.sig_name, record.fs, record.units, notes)
 
 
-def _read_with_wfdb(path, with_signals):
+def _read_with_wfdb(path, with_signals=True):
     """Read a WFDB record of one segment with one sample per frame.
 
     path: str, its .hea; with_signals: bool, read the first 10 s of its signals, too
-    Returns: (wfdb.Record of the header, n lead names, notes, float array (n, samples) or None)
+    Returns: (wfdb.Record, notes)
     """
     with tempfile.TemporaryDirectory() as scratch:
         plain = os.path.join(scratch, 'record')
-        notes = _link_plainly(path, plain, with_signals)
-        try:
+        with reading_with('wfdb', 'a file of the record is damaged or truncated: copy it again'):
+            notes = _link_plainly(path, plain, with_signals)
             import wfdb
-            header = wfdb.rdheader(plain)
-            names = [name or '' for name in header.sig_name]
-            if not with_signals:
-                return header, names, notes, None
-            until = header.sig_len and min(math.ceil(SECONDS * header.fs), header.sig_len)
-            return header, names, notes, wfdb.rdrecord(plain, sampto=until).p_signal.T
-        except ImportError as error:
-            raise NotAnECG('WFDB files are read with the package wfdb, which cannot be imported '
-                           f'({error}): pip install wfdb') from None
-        except MemoryError:
-            raise
-        except Exception as error:  # wfdb raises whatever its parser stumbles over
-            raise NotAnECG(f'wfdb cannot read it ({type(error).__name__}: {error}); a file of the '
-                           'record is damaged or truncated: copy it again') from None
+            record = wfdb.rdheader(plain)
+            seconds = (record.sig_len or 0) / record.fs
+            if with_signals:
+                until = record.sig_len and min(math.ceil(SECONDS * record.fs), record.sig_len)
+                record = wfdb.rdrecord(plain, sampto=until)
+                if seconds > record.sig_len / record.fs:
+                    notes.append(CUT.format(seconds))
+            record.sig_name = [name or '' for name in record.sig_name]
+            return record, notes
 
 
 def _link_plainly(path, plain, with_signals):
@@ -218,25 +206,25 @@ def _link_plainly(path, plain, with_signals):
     """
     with open(path, 'rb') as file:
         words = re.sub('[\u00b5\u03bc]', 'u', text.decode(file.read()) or '')
-    lines = [(line.split(None, 1) + [''])[:2] for line in words.splitlines()
-             if line.strip() and line.strip()[0] != '#']
-    first = re.match(r'(\d+)\s+([\d.]\S*)(\s+\d+)?(?=\s|$)', lines[0][1]) if lines else None
-    if not first or '/' in lines[0][0]:
+    lines = [line.strip() for line in words.splitlines() if line.strip(' \t')[:1] not in ('', '#')]
+    first = re.match(r'[^\s/]+\s+(\d+)\s+([\d.]\S*)(\s+\d+)?(?=\s|$)', lines[0]) if lines else None
+    signals = [re.match(r'(\S+)\s+(\d+(?:x1)?(?::\d+)?(?:\+\d+)?\s+[\d.]*[1-9].*)', line)
+               for line in lines[1:]]
+    if not first:
         raise NotAnECG('not a WFDB header of one segment with a sampling rate; expected a first '
                        'line such as "name 12 500 5000"')
-    for file, rest in lines[1:]:
-        if not re.match(r'\d+(x1)?(:\d+)?(\+\d+)?\s+[\d.]*[1-9]', rest):
-            raise NotAnECG(f'the line {f"{file} {rest}"[:80]!r}, expected a signal with one sample '
-                           'per frame and a gain, such as "name.dat 16 1000/mV 16 0 ... II"')
-    if len(lines) - 1 != int(first[1]):
-        raise NotAnECG(f'{len(lines) - 1} lines of signals, expected {first[1]} as its start says')
+    if None in signals:
+        raise NotAnECG(f'the line {lines[1 + signals.index(None)][:80]!r}, expected a signal with '
+                       'one sample per frame and a gain, such as "name.dat 16 1000/mV 16 0 ... II"')
+    if len(signals) != int(first[1]):
+        raise NotAnECG(f'{len(signals)} lines of signals, expected {first[1]} as its start says')
     kept, notes = [], []
-    for number, name in enumerate(dict.fromkeys(file for file, _ in lines[1:])):
-        signals = [rest for file, rest in lines[1:] if file == name]
+    for number, name in enumerate(dict.fromkeys(each[1] for each in signals)):
+        of_file = [each[2] for each in signals if each[1] == name]
+        called = [(each.split(None, 7) + [''] * 8)[7] for each in of_file]
         source = os.path.join(os.path.abspath(os.path.dirname(path)), name)
-        called = [(rest.split(None, 7) + [''] * 8)[7] for rest in signals]
         if not with_signals or (os.path.basename(name) == name and os.path.isfile(source)):
-            kept += [f'record{number}.dat {rest}\n' for rest in signals]
+            kept += [f'record{number}.dat {each}\n' for each in of_file]
             if with_signals:
                 _link(source, f'{plain}{number}.dat')
         elif all(each and not lead_of(each) for each in called):
@@ -263,32 +251,28 @@ def _link(source, target):
 
 
 def _read_xml(path, _rate, _unit):
-    try:
+    with open(path, 'rb') as file:
+        data = file.read().replace(b'\0', b'')
+    if b'restingecg' not in data.lower():
+        raise NotAnECG("XML, but not of Philips' carts (restingecgdata), the only one that is "
+                       'read; export or convert it to CSV')
+    with reading_with('sierraecg', 'a file that is damaged or of an unknown version?'):
         import sierraecg
         leads = sierraecg.read_file(path).leads
-        with open(path, 'rb') as file:  # the package does not tell how many uV a step is
-            data = file.read().replace(b'\0', b'')
+        # The package does not tell how many uV a step is.
         step = float(re.search(rb'<(?:signal)?resolution>\s*([\d.]+)', data)[1])
         values = np.array([lead.samples for lead in leads]) * step
-    except ImportError as error:
-        raise NotAnECG("the XML of Philips' carts is read with the package sierraecg, which cannot "
-                       f'be imported ({error}): pip install sierraecg') from None
-    except Exception as error:
-        raise NotAnECG(f'sierraecg cannot read it ({type(error).__name__}: {error}), expected the '
-                       "XML of Philips' carts") from None
-    return Raw(values, [lead.label for lead in leads], leads[0].sampling_freq,
-               ['uV'] * len(leads), [])
+        return Raw(values, [lead.label for lead in leads], leads[0].sampling_freq,
+                   ['uV'] * len(leads), [])
 
 
 def _read_npy(path, _rate, _unit):
-    try:
+    with reading_with('numpy', 'expected what numpy.save writes of an array of plain numbers, 12 '
+                      'leads x samples; save it so, or copy it again'):
         # Mapped, so that only what is used is read; without pickle, so that nothing in it can run.
         values = np.load(path, mmap_mode='r', allow_pickle=False)
         if not isinstance(values, np.ndarray):
             raise ValueError('an archive of arrays')
-    except Exception as error:  # a damaged header can raise almost anything
-        raise NotAnECG(f'not a readable NPY file ({type(error).__name__}: {error}); expected what '
-                       'numpy.save writes of 12 leads x samples; copy it again') from None
     return raw_without_names(values)
 
 

@@ -1,18 +1,25 @@
 """Find and read the competition's MAT records."""
 import os
+import re
 import warnings
 from dataclasses import dataclass
+
+import numpy as np
 
 from utils.ecg import archives, text
 from utils.ecg.signals import (
     LEADS,
+    PER_MV,
     SAMPLES,
     SAMPLING_RATE,
     NotAnECG,
-    Raw,
     kind_of,
+    lead_of,
     make_signal,
     naming,
+    raw_without_names,
+    reading_with,
+    same_rate,
 )
 from utils.running import files
 from utils.running.errors import UserError
@@ -20,6 +27,10 @@ from utils.running.errors import UserError
 PARTS = archives.PARTS
 REFERENCE = archives.REFERENCE
 PATIENTS = archives.PATIENTS
+TABLES = ('.csv', '.tsv', '.txt', '.xls', '.xlsx')
+# Variables so called say the rate, and the unit; below 100 Hz a rate is the heart's or the mains'.
+RATE = re.compile(r'(?i)(sampl\w*?_?(rate|freq\w*)|s?freq(uency)?|fs|hz|rate)$')
+UNIT = re.compile(r'(?i)((ecg|ecg_?data|signal|data)_?)?units?$')
 
 
 @dataclass(frozen=True)
@@ -87,15 +98,11 @@ def refuse_others(path):
 
 def raw_of_ecgdata(values, unit='mV'):
     """The Raw of a competition's array, of any length; 5000 samples are 10 s at 500 Hz."""
-    if values.ndim != 2 or len(LEADS) not in values.shape:
-        raise NotAnECG(f'ecgdata has the shape {values.shape}, expected (12, {SAMPLES}): 12 leads '
-                       f'x {SAMPLES} samples')
-    notes = []
-    if len(values) != len(LEADS):
-        values = values.T
-        notes = [f'ecgdata is {values.T.shape}; turned to {values.shape}']
-    rate = SAMPLING_RATE if values.shape[1] == SAMPLES else None
-    return Raw(values, list(LEADS), rate, [unit] * len(LEADS), notes)
+    raw = raw_without_names(values)
+    turned = f'ecgdata is {values.shape}; turned to {raw.values.shape}'
+    return raw._replace(leads=list(LEADS), units=[unit] * len(LEADS),
+                        rate=SAMPLING_RATE if raw.values.shape[1] == SAMPLES else None,
+                        notes=[turned] if raw.values.shape != values.shape else [])
 
 
 def read_mat(path, *names):
@@ -104,27 +111,14 @@ def read_mat(path, *names):
     Raises: NotAnECG; the process may crash on a damaged file
     """
     from scipy.io import loadmat, whosmat  # not needed by the process that only waits
-    with open(path, 'rb') as file:
-        head = file.read(516)
-    if not head:
-        raise NotAnECG('the file is empty; copy or download it again')
-    if b'\x89HDF' in (head[:4], head[512:]) or head.startswith(b'MATLAB 7.3'):
-        raise NotAnECG('a MAT file of version 7.3 (HDF5), expected version 5; save it in MATLAB '
-                       "with save(..., '-v7') or in Python with scipy.io.savemat")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            found = loadmat(path, variable_names=names, appendmat=False)
-            there = {name: found[name] for name in names if name in found}
-            # loadmat gives logical arrays as uint8; whosmat, which unpacks all again, tells.
-            clear = there and all(getattr(each, 'dtype', '') != 'uint8' for each in there.values())
-            kinds = {} if clear else {name: kind for name, _, kind in whosmat(path, False)}
-    except MemoryError:
-        raise
-    except Exception as error:  # scipy answers a damaged file with almost any exception
-        raise NotAnECG(f'not a readable MAT file ({type(error).__name__}: {str(error)[:200]}); '
-                       'expected MAT version 5; it may be truncated: copy or download it '
-                       'again') from None
+    with reading_with('scipy', 'expected a MAT file of version 5; it may be truncated: copy or '
+                      'download it again'), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        found = loadmat(path, appendmat=False)
+        there = {name: found[name] for name in names if name in found}
+        # loadmat gives logical arrays as uint8; whosmat, which unpacks all again, tells.
+        clear = there and all(getattr(each, 'dtype', '') != 'uint8' for each in there.values())
+        kinds = {} if clear else {name: kind for name, _, kind in whosmat(path, False)}
     if not there:
         raise NotAnECG(f'no variable {" or ".join(names)}; found '
                        f'{", ".join(sorted(kinds))[:200] or "no variable"}')
@@ -132,7 +126,27 @@ def read_mat(path, *names):
         kind = 'logical' if kinds.get(name) == 'logical' else kind_of(values)
         if kind:
             raise NotAnECG(f'{name} is not numeric (found {kind}), expected real numbers')
+    if 'ecgdata' in there:
+        _check_beside(found)
     return there
+
+
+def _check_beside(found):
+    """Refuse `ecgdata` where another variable of the file says other than 500 Hz, mV, LEADS.
+
+    found: {name: array}
+    """
+    for name, value in found.items():
+        words = [str(np.squeeze(each)).strip() for each in np.ravel(value)[:40]]
+        leads = [lead_of(word) for word in words if lead_of(word)]
+        other = {PER_MV.get(word.lower()) for word in words if word} - {1}
+        rate = np.ravel(value)[0] if np.size(value) == 1 and not kind_of(value) else 0
+        if (RATE.match(name) and rate >= 100 and not same_rate(rate, SAMPLING_RATE)) or (
+                UNIT.match(name) and other) or (
+                len(leads) >= len(LEADS) and leads != [*LEADS]):
+            raise NotAnECG(f'{name} beside ecgdata says {", ".join(words)[:80]}, expected '
+                           f'{SAMPLING_RATE} Hz, mV and {", ".join(LEADS)}; mend it, or save the '
+                           'ECG as CSV with the names of its leads')
 
 
 def _candidates(root, project):
@@ -146,8 +160,7 @@ def _candidates(root, project):
     for path in [root, *_entries(root), *named]:
         if path in named and path.lower().endswith(archives.EXTENSIONS) and os.path.isfile(path):
             found[path] = os.stat(path).st_ctime
-        source = _look_into(path, below=path != root)
-        if source:
+        for source in _look_into(path, below=path != root):
             records = [*source.train.values(), *source.val.values()]
             found[path] = max(os.stat(record).st_ctime for record in records)
     newest_first = sorted(found, key=found.get, reverse=True)
@@ -162,10 +175,25 @@ def _open(path, root):
         raise UserError(f'data.source: {path} does not exist; {expected}')
     folder, notes = (path, []) if os.path.isdir(path) else archives.unpack(path, root)
     found = _look_into(folder)
-    if found is None:
-        raise UserError(f'{path}: no train/*.mat or val/*.mat at its top or one folder down; '
-                        f'{expected}')
-    return found, notes
+    if len(found) != 1:
+        several = f'several data sets: {", ".join(each.folder for each in found)}'
+        raise UserError(f'{path}: {several if found else "no train/*.mat or val/*.mat"} at its top '
+                        f'or one folder down; {expected}')
+    others = _others(found[0])
+    if others:
+        more = f' and {len(others) - 9} more' if len(others) > 9 else ''
+        notes.append(f'{found[0].folder}: not used: {", ".join(others[:9])}{more}')
+    return found[0], notes
+
+
+def _others(source):
+    """What stands beside the records, or is a table beside the labels, and is not used: names."""
+    used = {*source.train.values(), *source.val.values(), source.reference, source.patients}
+    parts = {os.path.dirname(path) for path in [*source.train.values(), *source.val.values()]}
+    found = [path for path in _entries(source.folder) if path.lower().endswith(TABLES)]
+    found += [path for part in sorted(parts) for path in _entries(part)]
+    return [os.path.relpath(path, source.folder) for path in found
+            if path not in used and not os.path.basename(path).startswith('.')]
 
 
 def _entries(folder):
@@ -178,13 +206,14 @@ def _entries(folder):
 
 
 def _look_into(folder, below=True):
-    """The Source in `folder` or, if `below`, in a folder directly in it, or None."""
+    """The Sources: one in `folder` or, if `below`, those in folders directly in it."""
+    found = []
     for each in [folder, *(_entries(folder) if below else [])]:
         there = {os.path.basename(path).lower(): path for path in _entries(each)}
         train, val = (_mat_files(there.get(part, '')) for part in PARTS)
         if train or val:
-            return Source(each, train, val, there.get(REFERENCE), there.get(PATIENTS))
-    return None
+            found.append(Source(each, train, val, there.get(REFERENCE), there.get(PATIENTS)))
+    return found[:1] if found and found[0].folder == folder else found
 
 
 def _mat_files(folder):

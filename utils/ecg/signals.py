@@ -21,10 +21,11 @@ SECONDS = SAMPLES / SAMPLING_RATE
 MIN_SECONDS = 2  # a shorter strip may not hold two beats
 RATES = (50, 20000)  # Hz
 PER_MV = {'mv': 1, 'uv': 1000, '\u00b5v': 1000, '\u03bcv': 1000, 'v': 0.001,  # two letters mu
-          'millivolt': 1, 'microvolt': 1000, '\u6beb\u4f0f': 1, '\u5fae\u4f0f': 1000}
+          'volt': 0.001, 'volts': 0.001, 'millivolt': 1, 'millivolts': 1, 'microvolt': 1000,
+          'microvolts': 1000, '\u6beb\u4f0f': 1, '\u5fae\u4f0f': 1000}
 # Names of leads, and what may stand around them; a minus alone in front turns a lead over.
-AROUND_LEAD = (r'^((MDC|ECG|EKG|LEAD|\u5bfc\u8054)(\s+-\s+|[\s_.:]+|-)?|[\s_]+)+'
-               r'|[\s_.-]*(LEAD|\u5bfc\u8054)$')
+AROUND_LEAD = (r'^((MDC|ECG|EKG|LEAD|ABLEITUNG|D[E\u00c9]RIVATION|[\u5bfc\u5c0e][\u8054\u806f])'
+               r'(\s+-\s+|[\s_.:]+|-)?|[\s_]+)+|[\s_.-]*(LEAD|[\u5bfc\u5c0e][\u8054\u806f])$')
 LEAD_NAMES = {**{lead.upper(): lead for lead in LEADS}, 'DI': 'I', 'DII': 'II', 'DIII': 'III',
               **{f'C{number}': f'V{number}' for number in range(1, 7)}}  # in IEC 60601
 BASELINE_MV = 1.0  # how far from 0 a lead's median may be: an electrode's offset says nothing
@@ -35,6 +36,10 @@ NOTED_MV = 6  # a value above it is noted: a pacemaker's spike, an artefact?
 TYPICAL_MV = 8  # a typical lead above it has another unit,
 CREDIBLE_MV = 100  # and so has a single value above this one,
 TINY_MV = 0.05  # or a largest value below this one
+CUT = '{:.6g} s long; the first 10 s are used, the rest is cut off'
+STEPS = 4000  # per mV: what recorders have, 1000, 500, 400, 250, 200, are parts of it
+STILL_SECONDS = 0.5  # of 353 clinical ECGs none stands still so long in all leads
+MISSING = (-32768, 32767, -9999)  # what programs write for a value that they have not
 SILENT_LEADS = 6  # more of the twelve that are flat or copies of others are no recording
 KINDS = {'b': 'logical', 'c': 'complex numbers', 'O': 'cell', 'U': 'char', 'V': 'struct'}
 
@@ -68,6 +73,21 @@ def naming(path):
         raise UserError(f'{path}: {error}') from None
 
 
+@contextlib.contextmanager
+def reading_with(package, expected):
+    """Turn whatever a package raises over a file into NotAnECG; expected: str, what to do then."""
+    try:
+        yield
+    except ImportError as error:
+        raise NotAnECG(f'it is read with the package {package}, which cannot be imported '
+                       f'({error}): pip install {package}') from None
+    except (MemoryError, NotAnECG):
+        raise
+    except Exception as error:  # whatever its parser stumbles over
+        raise NotAnECG(f'{package} cannot read it ({type(error).__name__}: {str(error)[:200]}); '
+                       f'{expected}') from None
+
+
 def make_signal(path, raw, rate=None, unit=None, advice=''):
     """Make the signal out of what a file holds.
 
@@ -93,8 +113,8 @@ def make_signal(path, raw, rate=None, unit=None, advice=''):
         baseline = np.median(values, axis=1, keepdims=True)
         centred = values - baseline
         if raw.shown is None:  # of a sheet the leads were checked at the times that they share
-            notes += _check_leads(centred, raw.leads is not None)
-        notes += _check_size(centred, units[0], advice)
+            notes += _check_leads(centred, raw.leads is not None) + _check_still(centred, rate)
+        notes += _check_size(centred, advice)
         far = [lead for lead, each in zip(LEADS, baseline) if abs(each) > BASELINE_MV]
         if abs(baseline).min() > SHIFTED_MV and np.ptp(baseline) < abs(baseline).min():
             notes.append(f'all leads lie about {np.median(baseline):.2g} mV from 0, no heart\'s do '
@@ -130,8 +150,8 @@ def kind_of(values):
 def raw_without_names(values):
     """The Raw of an array that says nothing of itself; its 12 leads may be its columns."""
     if values.ndim != 2 or len(LEADS) not in values.shape:
-        raise NotAnECG(f'the shape {values.shape}, expected 12 leads x samples or samples x 12 '
-                       'leads; I, II and V1 to V6 are enough where the file names them')
+        raise NotAnECG(f'the shape {values.shape}, expected (12, {SAMPLES}): 12 leads x samples, '
+                       'or turned; I, II and V1 to V6 are enough where the file names them')
     values = values if values.shape[0] == len(LEADS) else values.T
     return Raw(values, None, None, [None] * len(LEADS), [])
 
@@ -191,12 +211,29 @@ def _check_rate_and_units(rate, units):
 
 def _to_mv(values, units):
     values = values.astype(np.float64)
-    bad = ~np.isfinite(values)
+    bad = ~np.isfinite(values) | np.isin(values, MISSING)
     if bad.any():
         lead, sample = np.argwhere(bad)[0]
         raise NotAnECG(f'{bad.sum()} values are missing (NaN, an empty cell) or infinite, the '
-                       f'first in lead {LEADS[lead]} at sample {sample}; expected finite numbers')
+                       f'first, {values[lead, sample]:g}, in lead {LEADS[lead]} at sample '
+                       f'{sample}; expected finite numbers and none that stands for a missing one')
+    equal = (values == values[0]).all(axis=0)  # of no heart, but 0: II = I + III
+    if equal[0] and values[0, 0] and not equal.all():
+        raise NotAnECG(f'the first sample is {values[0, 0]:g} in all leads, as gains or rates are '
+                       'and no ECG; take that row out')
     return values / np.array([PER_MV[unit.lower()] for unit in units])[:, None]
+
+
+def _check_still(values, rate):
+    """Notes on all leads standing still, as where zeros were put in; values: (12, n); rate: Hz."""
+    moves = np.flatnonzero(np.r_[True, np.diff(values, axis=1).any(axis=0), True])
+    at = np.diff(moves).argmax()
+    still = (moves[at + 1] - moves[at] - 1) / rate
+    if values.shape[1] / rate - still < MIN_SECONDS:
+        raise NotAnECG(f'all leads stand still for {still:.3g} s, expected an ECG of at least '
+                       f'{MIN_SECONDS} s')
+    return [f'all leads stand still for {still:.3g} s from {moves[at] / rate:.3g} s on, which no '
+            'model was trained on: is a part missing there?'] if still > STILL_SECONDS else []
 
 
 def _check_leads(centred, named):
@@ -231,31 +268,34 @@ def _check_scale(values):
     """Refuse what was scaled, all of it or lead by lead, and has lost its mV; values: (12, n)."""
     values = np.where(np.isfinite(values), values, np.nan).astype(np.float64)
     values = values[np.nanstd(values, axis=1) > 0]  # a flat lead stays flat
+    # A recorder's steps are 1 uV or so; of what was divided by its own largest value they are not.
+    steps = values[np.isfinite(values)] * STEPS
+    largest = np.abs(steps).max(initial=0)
+    divided = abs(largest - STEPS) < 0.01 and np.abs(steps - np.rint(steps)).max() > 0.05
     for axis in (None, 1) if len(values) else ():
         span = np.stack([np.nanmin(values, axis), np.nanmax(values, axis)])
         spread = np.stack([np.nanmean(values, axis), np.nanstd(values, axis)])
         checks = [('0 to 1', span, (0, 1)), ('-1 to 1', span, (-1, 1)),
                   ('a mean of 0 and a deviation of 1', spread, (0, 1)),
                   ('a largest value of 1', np.abs(span).max(axis=0, keepdims=True), 1)]
-        for what, found, expected in checks[:3] if axis is None else checks:
+        for what, found, expected in checks if divided or axis else checks[:3]:
             if np.abs(found.T - expected).max() < 0.001:
                 raise NotAnECG(f'scaled to {what}, so that its mV are lost; expected the values '
                                'of before, in mV or uV')
 
 
-def _check_size(centred, unit, advice):
+def _check_size(centred, advice):
     """Notes on values that are rather large; what cannot be this unit is refused."""
     sizes = np.abs(centred)
     largest = sizes.max()
     reach = np.percentile(sizes, 99, axis=1)
     typical = np.median(reach[reach > 0]) if reach.any() else 0
-    if typical > TYPICAL_MV or largest > CREDIBLE_MV:
+    large = typical > TYPICAL_MV or largest > CREDIBLE_MV
+    if large or largest < TINY_MV:
+        guess = 'a smaller unit such as uV, or a recorder\'s steps' if large else 'a larger unit'
+        change = 'divide by 1000 or by the steps per mV' if large else 'multiply by 1000'
         raise NotAnECG(f'values up to {largest:.4g} mV and typically {typical:.4g}, a heart gives '
-                       f'some 5 at most: is it {"uV" if unit.lower() == "mv" else "a smaller unit"}'
-                       f", or a recorder's steps? divide by 1000 or by the steps per mV{advice}")
-    if largest < TINY_MV:
-        raise NotAnECG(f'values up to {largest:.2g} mV, expected {TINY_MV} at least: is it '
-                       f'{"V" if unit.lower() == "mv" else "mV"}? multiply by 1000{advice}')
+                       f'{TINY_MV} to some 5: is it {guess}? {change}{advice}')
     if largest > NOTED_MV:
         lead = LEADS[sizes.max(axis=1).argmax()]
         return [f'up to {largest:.3g} mV in lead {lead}: a spike, an artefact, or another unit?']
@@ -272,7 +312,7 @@ def _to_ten_seconds(values, rate, seconds):
         values = resample_poly(values, ratio.numerator, ratio.denominator, axis=1, padtype='line')
         notes.append(f'resampled from {rate:g} to {SAMPLING_RATE} Hz')
     if seconds > SECONDS + 0.5 / SAMPLING_RATE:
-        notes.append(f'{seconds:.4g} s long; the first 10 s are used, the rest is cut off')
+        notes.append(CUT.format(seconds))
     elif values.shape[1] < SAMPLES:
         notes.append(f'{seconds:.4g} s long; padded with 0 mV at its end to 10 s, which no model '
                      'was trained on')

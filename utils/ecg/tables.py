@@ -7,49 +7,52 @@ import re
 import numpy as np
 
 from utils.ecg import text
-from utils.ecg.signals import (
-    LEADS,
-    PER_MV,
-    NotAnECG,
-    Raw,
-    lead_of,
-    raw_without_names,
-    same_rate,
-)
-from utils.ecg.text import counts, is_number
+from utils.ecg.signals import LEADS, PER_MV, RATES, NotAnECG, Raw, lead_of, same_rate
+from utils.ecg.text import MISSING, is_number
 
-PER_SECOND = {'s': 1, 'sec': 1, 'second': 1, 'seconds': 1, 'ms': 1000, 'msec': 1000, 'us': 10**6}
-TIME = re.compile(r'(elapsed[ _])?time.*|t|sec(ond)?s?|m?s|us|timestamps?|\u65f6\u95f4.*|zeit')
+PER_SECOND = {unit: per_second for per_second, units in (
+    (1, 's sec second seconds \u79d2'), (1000, 'ms msec \u6beb\u79d2'), (10**6, 'us \u5fae\u79d2'),
+    (10**9, 'ns'), (1 / 60, 'min mins minute minutes minuten'), (1 / 3600, 'h hour hours'))
+    for unit in units.split()}
+TIME = re.compile(r'(elapsed[ _])?time.*|t|sec(ond)?s?|[mun]?s|\u65f6\u95f4.*|zeit')
 UNNAMED = re.compile(r'|unnamed: \d+')  # so pandas calls a column without a name
+WHOSE = re.compile(r'(patient|subject|record(ing)?|file|case|study|ecg)?[ _]?(id|name|no|nr|'
+                   r'number)|patient|subject|record(ing)?|file|(\u60a3\u8005|\u75c5\u4eba).*')
 CLOCK = re.compile(r'(?:.*[ T])?(?:(\d+):)?(\d+):(\d+(?:[.,]\d+)?)(?:Z|[+-]\d\d:?\d\d)?')
-MISSING = {'', 'na', 'nan', 'n/a', '#n/a', 'null', 'none', 'inf', '-inf'}
 GROUPED = {mark: re.compile(rf'[-+]?[1-9]\d{{0,2}}({re.escape(mark)}\d{{3}})+') for mark in ',.'}
 # Lines above the table: what says the rate, the gain, or anything else that must not be overlooked.
 RATE = re.compile(r'sampl\w*[ _-]*(rate|freq)|sampling\W+\d+ *k?hz|\u91c7\u6837\u7387|\u91c7\u6837'
                   r'\u9891\u7387|^\W*(fs|sfreq)\b')
 GAIN = re.compile(r'gain.*(digit|step|count|unit|adu|lsb)s? *(/|per) *(mv|millivolt)')
-DECIDES = re.compile(r'sampl\w*[ _-]*(int|per)|\bfs\b|frequency|gain|lsb|\badc|\bunits?\b|scal|'
-                     r'volt|resol|\b[mu\u00b5\u03bc]v\b|invert|\u91c7\u6837|\u589e\u76ca|\u5355\u4f4d')
+DECIDES = re.compile(r'sampl\w*[ _-]*(int|per)|\bfs\b|fr[e\u00e9]quen[cz]|interval|\bdt\b|abtast|'
+                     r'\d *(k?hz|ms|msec)\b|\d[. ]\d* *s\b|\brate\b|\bgain|lsb|\badc|\bunits?\b|'
+                     r'\bscal(e|ing)\b|\bvolts?\b|resol|[mu\u00b5\u03bc]v\b|\bbits?\b|invert|'
+                     r'(lead|channel).*\border\b|\border\b.*(lead|channel)|'
+                     r'\u91c7\u6837|\u589e\u76ca|\u5355\u4f4d')
+# What is measured or printed of any ECG, with what follows it, decides nothing.
+ROUTINE = re.compile(r'\b(heart|ventricular|atrial|pulse|resp\w*\.?|frame)[ _]*rate\b[^,;]*|'
+                     r'\b(p|pr|pq|qrs|qtc?|rr|st|filters?|notch|\w*-?pass|patient)\b[^,;]*|'
+                     r'(duration|length)\W*\d+([.]\d+)? *s\w*|'
+                     r'(gain\W*)?\d+([.]\d+)? *mm ?/ ?m?[sv]\b|'
+                     r'rhythm[^,;]*|invert\w* t\b|\bcare unit[^,;]*')
 FEW = 8  # numbers side by side: fewer are no ECG's
+MOST_ABOVE = 1000  # lines above the numbers
 EXPECTED = 'expected 12 columns or rows of numbers, and at most a line of lead names and of units'
 
 
 def may_be_ecg(path, head):
     """Whether the first bytes of a table name leads or hold a line of numbers, or are no table."""
+    end = (head.rfind(b'\n') + 1) // 2 * 2  # UTF-16 has two bytes
     try:
-        if text.what_else(path, head[:2000]) or not head.strip():
-            return True  # which reading it will say
-        end = (head.rfind(b'\n') + 1) // 2 * 2  # UTF-16 has two bytes
-        plain = text.decode(head[:end] or head) or ''
-        rows = [cells for _, cells in text.rows_of(text.plain_numbers(plain))]
+        rows = [cells for _, cells in text.rows_of(path, head[:end] or head)]
     except ValueError:
-        return True
+        return True  # which reading it will say
     if rows and 'name' in map(str.lower, rows[0][:2]):
         return False  # labels, answers
-    numbers = [{cell for cell in cells if is_number(cell)} for cells in rows]
-    return _leads_in([cells[0] for cells in rows if cells]) > 1 or any(
-        _leads_in(cells) > 1 or (sum(map(is_number, cells)) >= FEW and not known <= {'0', '1'})
-        for cells, known in zip(rows, numbers))
+    return not rows or _leads_in([cells[0] for cells in rows if cells]) > 1 or any(
+        _leads_in(cells) > 1 or (sum(map(is_number, cells)) >= FEW
+                                 and not {*cells[1:]} <= {'', '0', '1'})
+        or len({*map(lead_of, re.split(r'\W+', ' '.join(cells)))}) > FEW for cells in rows)
 
 
 def read_csv(path, given_rate, _unit):
@@ -60,28 +63,28 @@ def read_csv(path, given_rate, _unit):
     Raises: NotAnECG
     """
     with open(path, 'rb') as file:
-        words = text.decode(file.read())
-    if words is None:
-        raise NotAnECG(f'neither UTF-8, UTF-16 nor GBK text; {EXPECTED}')
+        data = file.read()
     try:
-        above, table = _lower_part(text.rows_of(text.plain_numbers(words)))
+        above, table = _lower_part(text.rows_of(path, data))
     except ValueError as error:
         raise NotAnECG(f'not a table of numbers ({error}); {EXPECTED}') from None
     names, units, more, body = _parts(_upright(table))
     rate, gain, names, notes = _said_above(above + more, names, len(body[0]))
-    raw = _raw_of_columns(names, units, list(zip(*body)))
-    rates = [each for each in (raw.rate, rate, given_rate) if each]
-    wrong = [each for each in rates if not same_rate(each, rates[0])]
-    if wrong:
-        raise NotAnECG(f'its times or the lines above them say {rates[0]:g} Hz, and those lines or '
-                       f'--sampling-rate say {wrong[0]:g}; take the wrong one out')
+    rates = {}
+    raw = _raw_of_columns(names, units, list(zip(*body)), rates)
+    rates.update({'a line above the table': rate, '--sampling-rate': given_rate})
+    rates = {who: each for who, each in rates.items() if each and each > 0}
+    for who, each in rates.items():
+        if not same_rate(each, max(rates.values())):
+            raise NotAnECG(f'{max(rates.values()):g} Hz by {max(rates, key=rates.get)}, and '
+                           f'{each:g} by {who}; take the wrong one out')
+    if gain and any(raw.units):
+        raise NotAnECG('a unit with the leads and a gain above the table; take one out')
     if gain:
-        if any(raw.units):
-            raise NotAnECG('a unit with the leads and a gain above the table; take one out')
         raw = raw._replace(values=raw.values / gain, units=['mV'] * len(raw.units))
     if max(map(len, (table, table[0]))) > text.MOST - FEW:
         notes.append(f'only its first {text.MOST} samples were read')
-    return raw._replace(rate=raw.rate or rate, notes=raw.notes + notes)
+    return raw._replace(rate=next(iter(rates.values()), None), notes=notes)
 
 
 def _lower_part(rows):
@@ -94,17 +97,14 @@ def _lower_part(rows):
     if not any(cells[-1] for _, cells in rows if len(cells) == width):  # each ends with a delimiter
         rows = [(line, cells[:-1] if len(cells) == width else cells) for line, cells in rows]
         width -= 1
-    start = len(rows)
-    while start and len(rows[start - 1][1]) == width:
-        start -= 1
+    start = max((at for at, (_, cells) in enumerate(rows, 1) if len(cells) != width), default=0)
     above, table = rows[:start], [cells for _, cells in rows[start:]]
-    if any(sum(map(is_number, cells)) >= FEW and not counts(cells) for _, cells in above):
-        line, cells = above[-1]
-        raise NotAnECG(f'{len(cells)} cells in line {line}, {width} in each line below; a line '
-                       'that is empty or has lost some? mend it')
-    if above and len(above[-1][1]) == width - 1 and (_leads_in(above[-1][1]) > 1
-                                                     or counts(above[-1][1])):
+    line, last = above[-1] if above else (0, [])
+    if len(last) == width - 1 and (_leads_in(last) > 1 or _counts(last)):
         table.insert(0, ['', *above.pop()[1]])  # R leaves out the corner above its index
+    if len(above) > MOST_ABOVE or any(sum(map(is_number, cells)) >= FEW for _, cells in above):
+        raise NotAnECG(f'{len(last)} cells in line {line}, {width} in each line below; a line '
+                       'that is empty or has lost some? mend it')
     return [cells for _, cells in above], table
 
 
@@ -114,7 +114,7 @@ def _upright(table):
     if named or (_leads_in([cells[0] for cells in table]) < 2
                  and not len(table) < 16 <= len(table[0])):
         return table
-    numbered = not _are_numbers(table[0]) and (counts(table[0]) or counts(table[0][1:]))
+    numbered = not _are_numbers(table[0]) and _counts(table[0])
     return list(zip(*table[numbered:]))  # V1, V2, ... above the samples say nothing
 
 
@@ -127,24 +127,22 @@ def _parts(table):
     start = next((at for at, cells in enumerate(table) if _are_numbers(cells)), len(table))
     while start and not any(table[start - 1]):
         start -= 1  # a gap at the beginning
+    if start > MOST_ABOVE or start == len(table):
+        raise NotAnECG(f'no row of numbers; {EXPECTED}')
     head, body = [[_bare(cell) for cell in cells] for cells in table[:start]], table[start:]
     at = max((at for at, cells in enumerate(head) if _leads_in(cells) > 1),
              default=max((at for at, cells in enumerate(head) if len(list(filter(None, cells)))
-                          >= FEW), default=None))
-    names, below = (None, []) if at is None else (head[at], head[at + 1:])
+                          >= FEW), default=len(head)))
+    names, below = (head[at:] or [None])[0], head[at + 1:]
     units = [cell.strip('[]()') for cell in below[-1]] if below else []
     if len(below) > 1 or (units and not {unit.lower() for unit in units} & {*PER_MV, *PER_SECOND}):
-        raise NotAnECG(f'the line {",".join(below[0])[:80]!r} below the names; {EXPECTED}')
-    numbered = [names] if names else [each for each in body[:1] if len(each) > FEW]
-    if any(counts(each) for each in numbered):
-        names = None
-    elif any(counts(each[1:]) for each in numbered):  # the corner may say what the first column is
-        names = [_bare(numbered[0][0]), *[None] * (len(numbered[0]) - 1)]
-    if body and len(body[0]) > FEW and (counts(body[0]) or counts(body[0][1:])):
-        body = body[1:]
-    if not body:
-        raise NotAnECG(f'no row of numbers; {EXPECTED}')
-    return names, units, head[:len(head) if at is None else at], body
+        raise NotAnECG(f'the line {",".join(below[0])[:80]!r} below the names is neither '
+                       f'numbers nor units; {EXPECTED}')
+    if len(body) > 1 and len(body[0]) > FEW and _counts(body[0]):
+        names, body = names or [_bare(cell) for cell in body[0]], body[1:]
+    if names and _counts(names):  # the corner may say what the first column is
+        names = None if text.counts(names) else [names[0], *[None] * (len(names) - 1)]
+    return names, units, head[:at], body
 
 
 def _said_above(lines, names, width):
@@ -152,20 +150,22 @@ def _said_above(lines, names, width):
 
     lines: list of lists of cells; names: list of str or None; width: int, columns of the table
     """
-    found, unused = {RATE: None, GAIN: None}, []
+    found, unused, given = {RATE: None, GAIN: None}, [], names
     for cells in lines:
+        cells = cells[1:] if cells[:1] in (['#'], ['%']) else cells
         said = ' '.join(filter(None, cells)).lstrip('#% ')[:400]
-        parts = re.split(r'[\s,;|]+', said)
+        parts = cells if _leads_in(cells) > 1 else re.split(r'[\s,;|]+', said)
+        parts = parts if any(parts[width:]) else parts[:width]  # a delimiter more at its end
         numbers = re.findall(r'\d+(?:\.\d+)?', said)
         kind = next((kind for kind in found if kind.search(said.lower())), None)
         if _leads_in(parts) > 1:
             if names or len(parts) != width:
                 raise NotAnECG(f'{width} columns of numbers under {len(parts)} names, or named '
                                f'twice: {said[:80]!r}')
-            names = parts
+            names = [_bare(part) for part in parts]
         elif kind and len(numbers) == 1 and not found[kind]:
             found[kind] = float(numbers[0]) * (1000 if 'khz' in said.lower() else 1)
-        elif kind or DECIDES.search(said.lower()):
+        elif kind or _decides(';'.join(cells)) or (said and names is not given):
             raise NotAnECG(f'the line {said[:80]!r} above the table is not understood; take it '
                            'out, and give --sampling-rate and --unit')
         elif said:
@@ -175,26 +175,28 @@ def _said_above(lines, names, width):
     return found[RATE], found[GAIN], names, notes
 
 
-def _raw_of_columns(names, units, columns):
-    """The Raw of columns of cells; names: list of str, or None, where one may be an index."""
-    nameless = names is None or None in names
-    if nameless:
-        front = names[:1] if names else [''] * (len(columns) == 1 + len(LEADS))
-        if len(columns) - len(front) != len(LEADS):
-            return raw_without_names(_numbers(columns[len(front):]))
-        names = [*front, *LEADS]
-    parted = [_name_and_unit(name) for name in names]
+def _raw_of_columns(names, units, columns, rates):
+    """The Raw of columns of cells, without a rate.
+
+    names: as of _parts(), or None: the first may be an index; rates: {what says so: Hz}, filled
+    """
+    count = len(columns)
+    names = names or [''] * (count == len(LEADS) + 1) + [None] * min(count, len(LEADS))
+    nameless = None in names
+    if nameless and names.count(None) != len(LEADS) or len(names) != count:
+        raise NotAnECG(f'{count} columns of numbers that no line names; {EXPECTED}')
+    parted = [_name_and_unit(name) for name in
+              (names[:-len(LEADS)] + list(LEADS) if nameless else names)]
     known = [at for at, (name, _) in enumerate(parted) if lead_of(name)]
-    values = dict(zip(known, _numbers([columns[at] for at in known]) if known else ()))
+    values = dict(zip(known, _numbers([columns[at] for at in known])))
     raw = Raw([], [], None, [], [])
     for at, (name, unit) in enumerate(parted):
         unit = unit or (units[at] if units else None) or None
         if at not in values:
-            says = _read_times(name, unit, columns[at], f'column {at + 1} ({names[at]!r})')
-            if says and raw.rate and not same_rate(says, raw.rate):
-                raise NotAnECG(f'{raw.rate:g} Hz by one column, {says:g} by column {at + 1} '
-                               f'({names[at]!r}); take the wrong one out')
-            raw = raw._replace(rate=raw.rate or says)
+            where = f'column {at + 1} ({names[at]!r})'
+            says = _read_times(name.lower(), (unit or '').lower(), columns[at], where)
+            if says:
+                rates[where] = says
             if says or (UNNAMED.fullmatch(name.lower()) and says is None):
                 continue
         raw.values.append(values.get(at, np.full(len(columns[0]), np.nan)))
@@ -203,72 +205,114 @@ def _raw_of_columns(names, units, columns):
     return raw._replace(values=np.array(raw.values), leads=None if nameless else raw.leads)
 
 
+@np.errstate(over='ignore', invalid='ignore')
 def _read_times(name, unit, cells, where):
     """What a column that is no lead says: Hz; None, it counts or is empty; False, nothing.
 
-    name, unit: str; cells: tuple of str; where: str, for messages
-    Raises: NotAnECG where its times or numbers jump or run backwards, or are no times
+    name, unit: str, lower case; cells: tuple of str; where: str, for messages
+    Raises: NotAnECG where times, numbers or whose record it is jump, or times are none
     """
-    name = name.lower()
-    unit = (unit or (name if name in PER_SECOND else '')).lower()
-    is_time = unit in PER_SECOND or TIME.fullmatch(name)
-    times, unit = _seconds(cells, unit)
-    if times is None or len(times) < 2 or (times == times[0]).all():
-        if is_time and times is None:
-            raise NotAnECG(f'{where} says {cells[0][:40]!r}, expected times: seconds, milliseconds '
-                           'or hours:minutes:seconds; write them so, or take them out')
-        return False if any(cells) else None
+    is_time = (unit in PER_SECOND or TIME.fullmatch(name)) and 'sample' not in name
+    unit = unit or (name if is_time and name in PER_SECOND else '')
+    given, (times, unit) = unit, _seconds(cells, unit)
+    said = {cell.lower() for cell in cells} - MISSING
+    if RATE.search(name) and len(said) == 1 and times is not None:
+        return times[0]
+    if is_time and len(said) > 1 and (times is None or (name[-1:] in ')]' and unit == given)):
+        raise NotAnECG(f'{where} says {cells[0][:40]!r}, expected times: seconds, milliseconds '
+                       'or hours:minutes:seconds; write them so, or take them out')
+    if len(said) == 1 and (RATE.search(name) or _decides(name)):
+        raise NotAnECG(f'{where} says {cells[0][:40]!r}, which is not understood; take it out, and '
+                       'give --sampling-rate and --unit')
+    whose = WHOSE.fullmatch(name)
+    if len(said) < 2 or (times is None and not whose):
+        return False if said else None
+    if times is None:
+        times = np.unique(cells, return_inverse=True)[1].astype(float)
     steps = np.diff(times)
-    if not (is_time or UNNAMED.fullmatch(name) or (steps > 0).all() or (steps < 0).all()):
-        return False
-    step = steps.mean()
-    finest = np.min(steps, where=steps > 0, initial=np.inf)
-    away = np.abs(times - times[0] - step * np.arange(len(times)))
-    if not (step > 0 and (away <= 1.001 * max(step, finest)).all()):
-        at = np.nanargmax(np.append(np.abs(steps - np.median(steps)), 0))
-        raise NotAnECG(f'{where} goes from {cells[at][:40]} to {cells[at + 1][:40]} at sample '
-                       f'{at + 1}, expected equal steps upwards: samples are lost, twice or in '
-                       'another order there; give a stretch without it')
-    whole = not (times % 1).any() and unit not in PER_SECOND
+    if _wraps(steps):
+        return None
+    step, finest = steps.mean(), np.min(steps, where=steps > 0, initial=np.inf)
     coarse = finest > 1.5 * step and finest > 0.002 * (times[-1] - times[0])
-    if (whole and (step == 1 or not is_time)) or coarse:
+    whole = not (times % 1).any() and unit not in PER_SECOND
+    is_time = is_time or UNNAMED.fullmatch(name)
+    if not _are_even(times, steps, max(step, finest)) or (coarse and whose):
+        rises = max(np.mean(steps > 0), np.mean(steps < 0)) > 0.9  # so does what counts
+        if not (is_time or whose or (whole and rises) or text.counts(cells)):
+            return False
+        at = np.nan_to_num(np.abs(steps - np.nanmedian(steps)), nan=np.inf).argmax()
+        raise NotAnECG(f'{where} goes from {cells[at][:40]} to {cells[at + 1][:40]} at sample '
+                       f'{at + 1}, expected one recording, in equal steps upwards: samples are '
+                       'lost, twice, in another order or of another record there; give a stretch '
+                       'without it')
+    counter = whole and np.ptp(steps) == 0 and (step == 1 or UNNAMED.fullmatch(name))
+    if counter or coarse or not is_time:
         return None if whole else False
-    rate = PER_SECOND.get(unit, 1 if step < 1 else 1000) / step
+    return _rate_of(step, unit)
+
+
+def _rate_of(step, unit):
+    """Hz of a step between times; step: float, in `unit`, str, '' where that is not said."""
+    # Without a unit it is the one that gives a rate (of days, too): their ranges do not overlap.
+    rates = [each / step for each in (1, 1000, 10**6, 10**9, 1 / 86400)]
+    rate = PER_SECOND[unit] / step if unit in PER_SECOND else next(
+        (each for each in rates if RATES[0] <= each <= RATES[1]), rates[0])
     return round(rate) if abs(rate - round(rate)) < 0.001 * rate else rate
+
+
+def _decides(words):
+    """Whether a line or a name says something of rate, gain, unit or order."""
+    return DECIDES.search(ROUTINE.sub('', words.lower()))
+
+
+def _wraps(steps):
+    """Whether a counter starts again and again after as many steps, as one of 8 bit does."""
+    falls = np.flatnonzero(steps < 0)
+    return len(falls) > 3 and (steps[steps >= 0] == 1).all() and np.ptp(steps[falls]) == 0 \
+        and np.ptp(np.diff(falls)) == 0
+
+
+def _are_even(times, steps, most):
+    """Whether times rise in equal steps but for rounding, by `most` at most, and none is lost."""
+    away = np.abs(times - times[0] - steps.mean() * np.arange(len(times)))
+    usual = np.nanmedian(steps)
+    odd = np.mean(np.abs(steps - usual) > 0.9 * usual)  # many are what times rounded to 1 ms have
+    return steps.mean() > 0 and (away <= 1.001 * most).all() and not (usual > 0 and 0 < odd < 0.01)
 
 
 def _seconds(cells, unit):
     """(float array or None, their unit) of cells with numbers or times of the day."""
-    clocks = [CLOCK.fullmatch(cell[:60]) for cell in cells]
-    if None not in clocks:
-        return np.array([int(each[1] or 0) * 3600 + int(each[2]) * 60
-                         + float(each[3].replace(',', '.')) for each in clocks]), 's'
+    clocks = [CLOCK.fullmatch(cell[:60].strip("'")) for cell in cells]
     try:
-        return _numbers([cells])[0], unit
+        if None in clocks:
+            return _numbers([cells])[0], unit
     except NotAnECG:
         return None, unit
+    seconds = [int(each[1] or 0) * 3600 + int(each[2]) * 60 + float(each[3].replace(',', '.'))
+               for each in clocks]
+    return np.unwrap(seconds, period=86400), 's'  # over midnight
 
 
 def _numbers(columns):
     """Columns of cells as float array (columns, rows), an empty cell as NaN."""
+    columns = [text.plain_numbers('\n'.join(column)).split('\n') for column in columns]
     decimal = [mark for mark in ',.' if _stands_before_decimals(mark, columns)]
     if len(decimal) > 1:
         raise NotAnECG('both , and . stand before decimals; expected one of them')
-    values = np.empty((len(columns), len(columns[0])))
+    values = np.empty((len(columns), len(columns[0]) if columns else 0))
     for at, column in enumerate(columns):
         words = '\n'.join('nan' if cell.lower() in MISSING else cell for cell in column)
         for mark in {*',.'} - {*decimal}:
             words = words.replace(mark, '')
         try:
+            if '_' in words:
+                raise ValueError  # Python's own, in numbers
             values[at] = [float(word) for word in words.replace(',', '.').split('\n')]
-            wrong = 0 if '_' in words else None  # Python's own
         except ValueError:
-            wrong = 0
-        if wrong is not None:
-            wrong = next((row for row, cell in enumerate(column)
-                          if not is_number(cell) and cell.lower() not in MISSING), 0)
-            raise NotAnECG(f'not a table of numbers: {column[wrong][:40]!r} in row {wrong + 1} of '
-                           f'the numbers; {EXPECTED}')
+            row = next((row for row, cell in enumerate(column)
+                        if not is_number(cell) and cell.lower() not in MISSING), 0)
+            raise NotAnECG(f'not a table of numbers: {column[row][:40]!r} in row {row + 1} of '
+                           f'the numbers; {EXPECTED}') from None
     return values
 
 
@@ -290,12 +334,16 @@ def _are_numbers(cells):
     return 2 * numbers > len(filled)
 
 
+def _counts(cells):
+    """Whether a line counts columns; its first cell may say something else."""
+    return text.counts(cells) or text.counts(cells[1:])
+
+
 def _leads_in(cells):
     """How many of the first cells name a lead; none where they count, as R's V1, V2, ... do."""
     cells = [_bare(cell) for cell in cells[:40]]
-    if counts(cells) or counts(cells[1:]):
-        return 0
-    return sum(lead_of(_name_and_unit(cell)[0]) is not None for cell in cells)
+    return 0 if _counts(cells) else sum(lead_of(_name_and_unit(cell)[0]) is not None
+                                        for cell in cells)
 
 
 def _bare(cell):
@@ -305,11 +353,9 @@ def _bare(cell):
 
 def _name_and_unit(cell):
     """'I [mV]', 'I (mV)' or 'I_mV' -> ('I', 'mV'); a name without a unit -> (name, None)."""
-    if len(cell) < 100:
-        inside = re.fullmatch(r'(.*?)\s*[\[(]\s*([^\[\]()]*?)\s*[\])]', cell)
-        if inside and (lead_of(inside[1]) or inside[2].lower() in {*PER_MV, *PER_SECOND}):
-            return inside[1], inside[2]
-        behind = re.fullmatch(r'(.*?)[\s_/,]+([^\s_/,]+)', cell)
-        if behind and behind[2].lower() in {*PER_MV, *PER_SECOND}:
-            return behind[1], behind[2]
+    said = re.fullmatch(r'(.*?)[\s_/,]*([\s_/,\[(])\s*([^\s_/,()\[\]]*)\s*[\])]?',
+                        ' '.join(cell[:100].split()))  # many spaces would take it long
+    if said and (said[3].lower() in {*PER_MV, *PER_SECOND} or (said[2] in '[('
+                                                               and lead_of(said[1]))):
+        return said[1], said[3]
     return cell, None
