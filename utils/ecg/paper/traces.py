@@ -1,7 +1,9 @@
 """The traces on a flat sheet: where their rows are, and how high each is at every column.
 
-A trace is the cheapest way from left to right on which ink costs almost nothing, sideways and up
-and down alike: so it follows the steepest QRS, passes through crossings and over gaps.
+A trace is the cheapest way from left to right. First coarsely: a stretch of every column, where
+ink that no other row goes along is a gain, so that the rows share the ink among them. Then finely:
+on ink that costs almost nothing, sideways and up and down alike, but for what is another row's. So
+it follows the steepest QRS, passes through crossings and over gaps.
 """
 import cv2
 import numpy as np
@@ -20,10 +22,14 @@ STEEP_MM = 1.3  # a run of ink in a column that is higher is no baseline
 REACH_MM = 32  # that a trace may go up and down from its baseline
 COVERED = 0.55  # of the columns of the longest row that another row has ink in
 CLOSEST_MM = 7  # rows are not nearer
-ALONG, UPRIGHT, AWAY = 0.01, 0.003, 0.002  # costs of a pixel of ink, and of a mm from the baseline
+COARSE = 4  # pixels a mm, at which the rows share the ink
+REWARD = np.float32(0.2)  # gain of a pixel of ink there, where white costs up to 1
+FOREIGN = np.float32(0.05)  # cost of ink that is nearer to another row
+TAKEN = np.float32(0.4)  # cost of a pixel that another row goes along
+ALONG, UPRIGHT = np.float32(0.01), np.float32(0.003)  # costs of a pixel of ink
+AWAY = np.float32(0.002)  # cost of a mm from the baseline
 GAP = np.float32(4)  # cost of a pixel without ink, along; 1 upright
 NO_GAP, NEAR_MM, BESIDE_MM = np.float32(0.02), 9, 5  # where a row has no ink within these mm
-TAKEN = 0.4  # cost of a pixel that another row's trace runs along
 TOUCHING_MM, TANGLED_MM = 0.3, 5  # two rows are not as near for longer: 0.2 s, a QRS is over
 BASELINE_MM = 50  # the baseline is the median of so much of a trace
 
@@ -99,40 +105,137 @@ def follow(ink, baselines, px_per_mm):
     baselines: int array (rows,), as find_rows()
     Returns: int array (rows, width, 2): the y from and to which it goes within a column
     """
-    levels = np.repeat(baselines[:, None], ink.shape[1], axis=1)
-    paths = _cheapest_ways(ink, baselines, levels, np.zeros(ink.shape, np.uint8), px_per_mm)
-    # Once more, now that it is known where each baseline wanders and what belongs to others.
-    length = int(BASELINE_MM * px_per_mm)
-    middles = paths.mean(axis=2)
-    steps = middles[:, ::8]
-    levels = np.stack([cv2.resize(median_filter(row, length // 8)[None].astype(np.float32),
-                                  (ink.shape[1], 1))[0] for row in steps])
-    taken = np.zeros(ink.shape, np.uint8)
-    x = np.arange(ink.shape[1])
-    for path in np.clip(paths[:, :, 1], 1, len(ink) - 2):
-        for step in (-1, 0, 1):
-            taken[path + step, x] += 1
-    return _cheapest_ways(ink, baselines, levels, taken, px_per_mm, paths)
+    spans = np.clip(_explain(ink, baselines, px_per_mm), 2, len(ink) - 3) + [-1, 1]
+    # Once more and finely, now that it is known where each baseline wanders and what is others'.
+    return _cheapest_ways(ink, baselines, _levels(spans, px_per_mm), spans, px_per_mm)
 
 
-def _cheapest_ways(ink, baselines, levels, taken, px_per_mm, own=None):
-    """The cheapest way from left to right near each of `levels`, float array (rows, width)."""
+def _levels(spans, px_per_mm):
+    """Where each row's baseline wanders: float32 array (rows, width)."""
+    steps = spans.mean(axis=2)[:, ::8]
+    return np.stack([cv2.resize(median_filter(row, BASELINE_MM * px_per_mm // 8)[None].astype(
+        np.float32), (spans.shape[1], 1))[0] for row in steps])
+
+
+def _explain(ink, baselines, px_per_mm):
+    """The stretch of every column that each row explains best: int array (rows, width, 2).
+
+    White costs, ink that no other row goes along is a gain.
+    """
+    shrink = px_per_mm // COARSE
+    height, width = (side // shrink for side in ink.shape)
+    coarse = cv2.resize(ink[:height * shrink, :width * shrink], (width, height),
+                        interpolation=cv2.INTER_AREA)
+    baselines = baselines // shrink
+    levels = np.repeat(baselines[:, None], width, axis=1).astype(np.float32)
+    # First what is nearer to a row than to others, then all that it explains and no other does.
+    halves = np.r_[-1, (baselines[1:] + baselines[:-1]) / 2, height]
+    cells = np.repeat(np.stack([halves[:-1], halves[1:]], axis=1)[:, None], width, axis=1)
+    spans = np.clip(_explaining_ways(coarse, baselines, levels, cells), 0, height - 1)
+    levels = _levels(spans, COARSE)
+    for some in (0, 1):
+        rows = np.arange(some, len(baselines), 2)
+        if len(rows):
+            better = _explaining_ways(coarse, baselines[rows], levels[rows], spans[rows],
+                                    _count(spans, coarse.shape))
+            spans[rows] = np.clip(better, 0, height - 1)
+    fine = np.repeat(spans, shrink, axis=1) * shrink + [0, shrink - 1]
+    return np.pad(fine, [(0, 0), (0, ink.shape[1] - fine.shape[1]), (0, 0)], mode='edge')
+
+
+def _count(spans, shape):
+    """How many rows go along each pixel: int8 array of `shape`."""
+    change = np.zeros((shape[0] + 1, shape[1]), np.int8)
+    x = np.arange(shape[1])
+    for low, high in np.moveaxis(spans, 2, 1):
+        change[low, x] += 1
+        change[high + 1, x] -= 1
+    return np.cumsum(change[:-1], axis=0, dtype=np.int8)
+
+
+def _explaining_ways(ink, baselines, levels, own, count=None):
+    """The cheapest way from left to right near each of `levels`: int array (rows, width, 2).
+
+    levels: float array (rows, width); own: array (rows, width, 2), what is nearest to a row, or
+        where it went before; count: as _count() gives it, of all rows, then
+    """
+    reach = REACH_MM * COARSE
+    places = np.arange(-reach, reach + 1, dtype=np.float32)
+    off = (levels - baselines[:, None]).T[:, :, None].astype(np.float32)
+    cost = _bands(np.clip(1 - ink / np.float32(INK), -1, 1), baselines, reach, 1)
+    near = (cost < 0) & (np.abs(places - off) < NEAR_MM * COARSE)
+    there = maximum_filter1d(near.any(axis=2), BESIDE_MM * COARSE, axis=0)[:, :, None]
+    along = np.maximum(cost, 0) * np.where(there, GAP, NO_GAP)
+    along += AWAY / COARSE * np.abs(places - off)
+    cost *= np.where(there, np.float32(1), NO_GAP)  # print beside a trace is none of it
+    at = places + baselines[:, None].astype(np.float32)
+    own = (at >= own[:, :, :1].swapaxes(0, 1)) & (at <= own[:, :, 1:].swapaxes(0, 1))
+    if count is None:
+        cost = np.maximum(cost, np.where(own, -REWARD, FOREIGN))
+    else:
+        others = _bands(count, baselines, reach, 0) > own
+        along += TAKEN * others
+        cost = np.maximum(cost, np.where(others, TAKEN, -REWARD))
+    return _best_spans(along, cost) + (baselines - reach)[:, None, None]
+
+
+def _best_spans(along, cost):
+    """The cheapest way through all columns: int array (rows, width, 2).
+
+    along: float32 array (width, rows, height), of entering a column at a pixel; cost: the same, of
+    each pixel that is gone along in a column
+    """
+    before = np.pad(np.cumsum(cost, axis=2), [(0, 0), (0, 0), (1, 0)])
+    # A way from y to another y' may go on as far above and below both as it gains by that.
+    top = np.maximum.accumulate(before[:, :, :-1], axis=2)
+    bottom = np.minimum.accumulate(before[:, :, :0:-1], axis=2)[:, :, ::-1]
+    left = np.zeros(cost.shape[1:], np.float32)
+    for x in range(len(along)):
+        along[x] += left - left.min(axis=1, keepdims=True)
+        down = bottom[x] + np.minimum.accumulate(along[x] - top[x], axis=1)
+        up = np.minimum.accumulate((along[x] + bottom[x])[:, ::-1], axis=1)[:, ::-1] - top[x]
+        left = np.minimum(up, down)
+    ends = _ends_back(along, top, bottom, left)
+    y = np.arange(cost.shape[2])
+    first = np.maximum.accumulate(np.where(before[:, :, :-1] >= top, y, 0), axis=2)
+    last = np.where(before[:, :, 1:] <= bottom, y, y[-1])[:, :, ::-1]
+    last = np.minimum.accumulate(last, axis=2)[:, :, ::-1]
+    x, rows = np.mgrid[:len(cost), :cost.shape[1]]
+    spans = [first[x, rows, ends.min(axis=2)], last[x, rows, ends.max(axis=2)]]
+    return np.stack(spans, axis=2).swapaxes(0, 1)
+
+
+def _ends_back(entered, top, bottom, cost):
+    """The way that led to the lowest cost: int array (width, rows, 2), the ends in a column."""
+    result = np.zeros((*entered.shape[:2], 2), int)
+    at, rows = cost.argmin(axis=1), np.arange(len(cost))
+    index = np.arange(entered.shape[2])
+    for x in range(len(entered) - 1, -1, -1):
+        result[x, :, 1] = at
+        way = np.where(index <= at[:, None], bottom[x, rows, at][:, None] - top[x],
+                       bottom[x] - top[x, rows, at][:, None])
+        at = (entered[x] + way).argmin(axis=1)
+        result[x, :, 0] = at
+    return result
+
+
+def _cheapest_ways(ink, baselines, levels, spans, px_per_mm):
+    """The cheapest way from left to right near each of `levels`: int array (rows, width, 2).
+
+    levels: float array (rows, width); spans: array (rows, width, 2), as of _explain(), pen and all
+    """
     reach = int(REACH_MM * px_per_mm)
     white = _bands(np.maximum(1 - ink / FAINT, 0), baselines, reach, 1)
-    climbed = np.cumsum(white + np.float32(UPRIGHT), axis=2)
+    climbed = np.cumsum(white + UPRIGHT, axis=2)
     places = np.arange(-reach, reach + 1, dtype=np.float32)
     off = (levels - baselines[:, None]).T[:, :, None].astype(np.float32)
     near = (white < 1 - INK) & (np.abs(places - off) < NEAR_MM * px_per_mm)
     there = maximum_filter1d(near.any(axis=2), int(BESIDE_MM * px_per_mm), axis=0)
     white *= np.where(there, GAP, NO_GAP)[:, :, None]  # print beside a trace is none of it
     white += ALONG + AWAY / px_per_mm * np.abs(places - off)
-    if own is not None:
-        others = _bands(taken, baselines, reach, 0).astype(np.float32)
-        rows, columns = np.mgrid[:len(baselines), :ink.shape[1]]
-        for step in (-1, 0, 1):
-            at = np.clip(own[:, :, 1] - baselines[:, None] + reach + step, 0, 2 * reach)
-            others[columns, rows, at] -= 1
-        white += TAKEN * (others > 0)
+    at = places + baselines[:, None].astype(np.float32)
+    own = (at >= spans[:, :, :1].swapaxes(0, 1)) & (at <= spans[:, :, 1:].swapaxes(0, 1))
+    white += TAKEN * (_bands(_count(spans, ink.shape), baselines, reach, 0) > own)
     entered = np.empty_like(white)
     cost = np.zeros(white.shape[1:], np.float32)
     for x in range(len(white)):
