@@ -167,4 +167,4 @@ def _describe(placed, frame, found, rotation):
         scale = ''
     return (f'read from a picture of a sheet: {placed.name} leads, {frame.mm_per_s:g} mm/s, '
             f'{frame.mm_per_mv:g} mm/mV{scale}, {found.px_per_mm:.1f} pixels a mm, turned by '
-            f'{rotation:.1f} degrees; shown of each lead: {shown}; {placed.known}')
+            f'{round(rotation, 1) + 0.0:.1f} degrees; shown of each lead: {shown}; {placed.known}')
