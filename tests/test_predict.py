@@ -249,7 +249,7 @@ def test_a_sheet_is_answered_and_shown(run_here, tmp_path, capsys):
     signal = make_signal(1)
     one, two = signal[:2]
     signal[2:6] = two - one, -(one + two) / 2, one - two / 2, two - one / 2
-    sheet = draw_sheet(signal, Style('12x1', spacing=14.0, gain=5.0, dpi=150))
+    sheet = draw_sheet(signal, Style('12x1', spacing=14.0, gain=5.0, dpi=150, footer=''))
     Image.fromarray(sheet.picture).save(tmp_path / 'sheet.png')
     Image.new('RGB', (900, 600), 'white').save(tmp_path / 'letter.png')
     assert run_here('--input', tmp_path / 'sheet.png', tmp_path / 'letter.png', '--report',
