@@ -437,6 +437,7 @@ def describe_best(run):
 def tell_finished(run):
     """The run that is asked for is finished already."""
     best_model.find_best(run.config.output)  # refuses where it is gone
+    draw(run)  # a kill right after the last save has left the curves of before
     length = 'epochs' if run.config.train.epochs else 'iters'
     longer = settings.command('train.py', run.arguments, 'train.resume=extend',
                               f'train.{length}={2 * getattr(run.config.train, length)}')

@@ -88,7 +88,11 @@ def train_here(drawn, monkeypatch):
 
 def test_a_finished_run_is_extended_as_it_says(train_here, outputs, tmp_path, capsys, monkeypatch):
     output = str(shutil.copytree(outputs['whole'], tmp_path / 'output'))
+    (tmp_path / 'output/history.csv').unlink()  # as a kill right after the last save leaves it
     _, before, _ = train_here(output)
+    written = (tmp_path / 'output/history.csv').read_bytes()
+    with open(os.path.join(outputs['whole'], 'history.csv'), 'rb') as file:
+        assert written == file.read()
     said = capsys.readouterr().out
     assert 'this run is finished (7 iterations)' in said and '[TRAIN]' not in said
     longer = re.search('longer: python (.*); anew', said)[1]
