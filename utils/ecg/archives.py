@@ -8,7 +8,7 @@ import zipfile
 
 from utils.ecg import text
 from utils.running import files
-from utils.running.errors import DISK_FULL, UserError
+from utils.running.errors import DISK_FULL, UserError, first_of
 
 PARTS = ('train', 'val')
 REFERENCE = 'trainreference.csv'
@@ -53,8 +53,7 @@ def unpack(archive, root):
         raise UserError(f'{archive}: not an archive, but {other}' if other else
                         f'{archive}: damaged or not an archive ({type(error).__name__}: {error}); '
                         'download it again') from None
-    more = f'; not used: {", ".join(others[:9])}' if others else ''
-    more += f' and {len(others) - 9} more' if len(others) > 9 else ''
+    more = f'; not used: {first_of(others)}' if others else ''
     return target, [f'unpacked {count} files of {archive} into {target}{more}']
 
 

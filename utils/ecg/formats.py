@@ -25,7 +25,7 @@ from utils.ecg.signals import (
     raw_without_names,
     reading_with,
 )
-from utils.running.errors import UserError
+from utils.running.errors import UserError, first_of
 
 # What lies beside ECGs and is none; whatever else has no reader is named, so that nobody takes it
 # for read.
@@ -102,8 +102,7 @@ def _look_into(folder, notes):
     chosen = [path for path in paths if path not in parts and _may_be_ecg(path)]
     skipped = [os.path.basename(path) for path in paths if path not in {*chosen, *parts}]
     if skipped:
-        more = f' and {len(skipped) - 20} more' if len(skipped) > 20 else ''
-        notes.append(f'{folder}: skipped what is no ECG: {", ".join(skipped[:20])}{more}')
+        notes.append(f'{folder}: skipped what is no ECG: {first_of(skipped, 20)}')
     return chosen
 
 

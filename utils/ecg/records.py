@@ -22,7 +22,7 @@ from utils.ecg.signals import (
     same_rate,
 )
 from utils.running import files
-from utils.running.errors import UserError
+from utils.running.errors import UserError, first_of
 
 PARTS = archives.PARTS
 REFERENCE = archives.REFERENCE
@@ -181,8 +181,7 @@ def _open(path, root):
                         f'or one folder down; {expected}')
     others = _others(found[0])
     if others:
-        more = f' and {len(others) - 9} more' if len(others) > 9 else ''
-        notes.append(f'{found[0].folder}: not used: {", ".join(others[:9])}{more}')
+        notes.append(f'{found[0].folder}: not used: {first_of(others)}')
     return found[0], notes
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from utils.ecg import text
 from utils.ecg.signals import LEADS, PER_MV, RATES, NotAnECG, Raw, lead_of, same_rate
 from utils.ecg.text import MISSING, is_number
+from utils.running.errors import first_of
 
 PER_SECOND = {unit: per_second for per_second, units in (
     (1, 's sec second seconds \u79d2'), (1000, 'ms msec \u6beb\u79d2'), (10**6, 'us \u5fae\u79d2'),
@@ -170,8 +171,7 @@ def _said_above(lines, names, width):
                            'out, and give --sampling-rate and --unit')
         elif said:
             unused.append(repr(said[:80]))
-    more = f' and {len(unused) - 9} more' if len(unused) > 9 else ''
-    notes = [f'lines above the table, not used: {", ".join(unused[:9])}{more}'] if unused else []
+    notes = [f'lines above the table, not used: {first_of(unused)}'] if unused else []
     return found[RATE], found[GAIN], names, notes
 
 

@@ -142,6 +142,12 @@ def say_errors(lines):
         say_error(lines[-1])
 
 
+def first_of(words, most=9):
+    """The first of `words`, list of str, as they are said in a line, and how many more there are."""
+    more = f' and {len(words) - most} more' if len(words) > most else ''
+    return ', '.join(words[:most]) + more
+
+
 def describe_os_error(error):
     """One line for an OSError: the path, what the system said, and what to do where known."""
     if error.errno is None and '(External)' in str(error):  # as which Paddle raises CUDA's errors

@@ -137,7 +137,7 @@ def _explain(ink, baselines, px_per_mm):
         rows = np.arange(some, len(baselines), 2)
         if len(rows):
             better = _explaining_ways(coarse, baselines[rows], levels[rows], spans[rows],
-                                    _count(spans, coarse.shape))
+                                      _count(spans, coarse.shape))
             spans[rows] = np.clip(better, 0, height - 1)
     fine = np.repeat(spans, shrink, axis=1) * shrink + [0, shrink - 1]
     return np.pad(fine, [(0, 0), (0, ink.shape[1] - fine.shape[1]), (0, 0)], mode='edge')
@@ -168,8 +168,7 @@ def _explaining_ways(ink, baselines, levels, own, count=None):
     along = np.maximum(cost, 0) * np.where(there, GAP, NO_GAP)
     along += AWAY / COARSE * np.abs(places - off)
     cost *= np.where(there, np.float32(1), NO_GAP)  # print beside a trace is none of it
-    at = places + baselines[:, None].astype(np.float32)
-    own = (at >= own[:, :, :1].swapaxes(0, 1)) & (at <= own[:, :, 1:].swapaxes(0, 1))
+    own = _within(own, baselines, places)
     if count is None:
         cost = np.maximum(cost, np.where(own, -REWARD, FOREIGN))
     else:
@@ -177,6 +176,13 @@ def _explaining_ways(ink, baselines, levels, own, count=None):
         along += TAKEN * others
         cost = np.maximum(cost, np.where(others, TAKEN, -REWARD))
     return _best_spans(along, cost) + (baselines - reach)[:, None, None]
+
+
+def _within(spans, baselines, places):
+    """Which of `places`, pixels from its baseline, a row goes along: bool array (width, rows,
+    places); spans: array (rows, width, 2)."""
+    at = places + baselines[:, None].astype(np.float32)
+    return (at >= spans[:, :, :1].swapaxes(0, 1)) & (at <= spans[:, :, 1:].swapaxes(0, 1))
 
 
 def _best_spans(along, cost):
@@ -233,9 +239,8 @@ def _cheapest_ways(ink, baselines, levels, spans, px_per_mm):
     there = maximum_filter1d(near.any(axis=2), int(BESIDE_MM * px_per_mm), axis=0)
     white *= np.where(there, GAP, NO_GAP)[:, :, None]  # print beside a trace is none of it
     white += ALONG + AWAY / px_per_mm * np.abs(places - off)
-    at = places + baselines[:, None].astype(np.float32)
-    own = (at >= spans[:, :, :1].swapaxes(0, 1)) & (at <= spans[:, :, 1:].swapaxes(0, 1))
-    white += TAKEN * (_bands(_count(spans, ink.shape), baselines, reach, 0) > own)
+    count = _bands(_count(spans, ink.shape), baselines, reach, 0)
+    white += TAKEN * (count > _within(spans, baselines, places))
     entered = np.empty_like(white)
     cost = np.zeros(white.shape[1:], np.float32)
     for x in range(len(white)):
