@@ -143,7 +143,7 @@ def say_errors(lines):
 
 
 def first_of(words, most=9):
-    """The first of `words`, list of str, as they are said in a line, and how many more there are."""
+    """The first of `words`, list of str, as a line says them, and how many more there are."""
     more = f' and {len(words) - most} more' if len(words) > most else ''
     return ', '.join(words[:most]) + more
 
