@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.ecg.paper import grid, ink, labels, layout, pages, traces
+from utils.ecg.paper import grid, ink, labels, layout, pages, traces, vectors
 from utils.ecg.paper.pages import EXTENSIONS
 from utils.ecg.signals import LEADS, SAMPLING_RATE, NotAnECG, Raw
 
@@ -13,6 +13,8 @@ NO_TRACE = 'a picture with a grid and no trace on it, expected an ECG'
 SIDEWAYS = 'a sheet that lies on its side and cannot be read for certain; turn the picture'
 CERTAIN = 0.1  # part of the limb leads that may not follow from one another on what is turned
 FLAT = 8  # pixels a mm of the sheet laid flat
+FINE = 5  # parts of those at which lines of a PDF are read: samples are further apart
+EXACT = "; from the PDF's own lines"
 
 
 class Sheet(NamedTuple):
@@ -41,9 +43,9 @@ def read_picture(path):
     """
     file, _, only = path.partition(PAGE)
     sheets, problems = [], []
-    for number, picture in pages.read(file, int(only or 0)):
+    for number, picture, drawn in pages.read(file, int(only or 0)):
         try:
-            sheets.append(read_sheet(picture, number))
+            sheets.append(read_sheet(picture, number, drawn))
         except NotAnECG as error:
             problems.append((number, str(error)))
     if not sheets:
@@ -71,16 +73,17 @@ def paths_of(path):
     if not is_picture(path) or pages.count(path) < 2:
         return [path]
     try:
-        found = [number for number, picture in pages.read(path) if _find_grid(picture)]
+        found = [number for number, picture, _ in pages.read(path) if _find_grid(picture)]
     except NotAnECG:
         return [path]
     return [f'{path}{PAGE}{number}' for number in found] or [path]
 
 
-def read_sheet(picture, page=1):
+def read_sheet(picture, page=1, drawn=None):
     """Read the ECG on one page.
 
-    picture: uint8 array (height, width, 3); page: int, its number
+    picture: uint8 array (height, width, 3); page: int, its number; drawn: vectors.Drawn, what a PDF
+        says of it
     Returns: Sheet
     Raises: signals.NotAnECG, why it is none or cannot be read
     """
@@ -91,14 +94,15 @@ def read_sheet(picture, page=1):
                        'photographed at 150 dpi or more')
     flat, inside, origin = ink.lay_flat(picture, found, FLAT)
     dark = ink.find_ink(flat, inside, FLAT)
-    turn, (heights, frame, placed) = _read_turned(dark)
-    touching = traces.meetings(heights, FLAT)
+    lines = drawn and _read_lines(drawn.moved(lambda each: _to_flat(each, found, origin)), dark)
+    turn, (heights, frame, placed) = lines or _read_turned(dark)
+    touching = [] if lines else traces.meetings(heights, FLAT)
     lines = [(lead, found.pixels(_on_flat(heights[row], (start, end), dark.shape, turn) / FLAT
                                  + origin)) for lead, row, start, end in placed.stretches]
     values, shown = placed.values, np.isfinite(placed.values)
     rotation = (found.rotation + 90 * turn + 180) % 360 - 180
     raw = Raw(values, list(LEADS), SAMPLING_RATE, ['mV'] * len(LEADS),
-              [_describe(placed, frame, found, rotation)], shown)
+              [_describe(placed, frame, found, rotation) + EXACT * bool(lines)], shown)
     raw.notes.extend(f'the traces of rows {upper} and {lower} touch: a QRS there may be cut, or be '
                      'taken for the other row\'s; compare with the picture in the report'
                      for upper, lower in touching)
@@ -129,6 +133,34 @@ def _read_turned(dark):
     raise problems[0] if problems else NotAnECG(SIDEWAYS)
 
 
+def _read_lines(drawn, dark):
+    """As _read_turned(), from what a PDF draws; None where its traces are not clear."""
+    for turn in range(4):
+        upright = np.ascontiguousarray(np.rot90(dark, turn))
+        lines = drawn.moved(lambda each: _turned(each, dark.shape, -turn))
+        fine = vectors.rows_of(lines, upright, FLAT, FINE)
+        if fine is None or len(fine) not in layout.LAYOUTS:
+            continue
+        heights = (fine[:, FINE // 2::FINE] + 0.5) / FINE - 0.5
+        names = vectors.names_of(lines, FLAT)
+        if len(names) < layout.FEW:
+            names = [word for word in labels.read_words(upright, heights, FLAT) if word.lead]
+        frame = layout.find_frame(upright, heights, vectors.scale_of(drawn.text), FLAT)
+        placed = layout.place(fine, frame, names, FLAT * FINE)
+        if not turn or placed.broken < CERTAIN:
+            return turn, (heights, frame, placed)
+    return None
+
+
+def _to_flat(places, found, origin):
+    """Where on the flat sheet pixels of a picture are that is straight; float arrays (n, 2)."""
+    x, y = np.meshgrid(*(np.linspace(*ends, 9) for ends in zip(found.low, found.high)))
+    on_sheet = np.stack([x.ravel(), y.ravel()], axis=1)
+    pixels = np.c_[found.pixels(on_sheet), np.ones(len(on_sheet))]
+    matrix = np.linalg.lstsq(pixels, (on_sheet - origin) * FLAT, rcond=None)[0]
+    return places @ matrix[:2] + matrix[2]
+
+
 def _read_traces(dark):
     """What stands on a sheet that is upright: (heights of traces.measure(), Frame, Placed)."""
     dark = np.ascontiguousarray(dark)
@@ -150,10 +182,17 @@ def _on_flat(row, span, shape, turn):
     degrees: float array (n, 2), pixels."""
     columns = np.arange(max(int(span[0] * FLAT), 0), min(int(span[1] * FLAT), len(row)))
     columns = columns[np.isfinite(row[columns])]
+    places = np.stack([columns, row[columns]], axis=1)
+    return _turned(places, shape[::-1] if turn % 2 else shape, turn)
+
+
+def _turned(places, shape, turn):
+    """Where places on a sheet of a shape, float array (n, 2), pixels, are after it was turned
+    clockwise by `turn` times 90 degrees."""
     middle = (np.array(shape[::-1]) - 1) / 2
-    places = np.stack([columns, row[columns]], axis=1) - (middle[::-1] if turn % 2 else middle)
+    places = places - middle
     turned = (places[:, 0] + 1j * places[:, 1]) * 1j ** turn
-    return np.stack([turned.real, turned.imag], axis=1) + middle
+    return np.stack([turned.real, turned.imag], axis=1) + (middle[::-1] if turn % 2 else middle)
 
 
 def _describe(placed, frame, found, rotation):
