@@ -14,6 +14,7 @@ SIDEWAYS = 'a sheet that lies on its side and cannot be read for certain; turn t
 CERTAIN = 0.1  # part of the limb leads that may not follow from one another on what is turned
 FLAT = 8  # pixels a mm of the sheet laid flat
 FINE = 5  # parts of those at which lines of a PDF are read: samples are further apart
+TRUE, START_MM = 0.004, 1  # part, mm by which they may be off scale and begin that are exact
 EXACT = "; from the PDF's own lines"
 
 
@@ -94,7 +95,7 @@ def read_sheet(picture, page=1, drawn=None):
                        'photographed at 150 dpi or more')
     flat, inside, origin = ink.lay_flat(picture, found, FLAT)
     dark = ink.find_ink(flat, inside, FLAT)
-    lines = drawn and _read_lines(drawn.moved(lambda each: _to_flat(each, found, origin)), dark)
+    lines = drawn and _read_lines(drawn.moved(_to_flat(found, origin, drawn.px_per_mm)), dark)
     turn, (heights, frame, placed) = lines or _read_turned(dark)
     touching = [] if lines else traces.meetings(heights, FLAT)
     lines = [(lead, found.pixels(_on_flat(heights[row], (start, end), dark.shape, turn) / FLAT
@@ -146,19 +147,26 @@ def _read_lines(drawn, dark):
         if len(names) < layout.FEW:
             names = [word for word in labels.read_words(upright, heights, FLAT) if word.lead]
         frame = layout.find_frame(upright, heights, vectors.scale_of(drawn.text), FLAT)
+        first = (np.isfinite(fine).any(axis=0).argmax() + 0.5) / FLAT / FINE
+        if abs(first - frame.start) < START_MM:
+            frame = frame._replace(start=first, end=first + frame.end - frame.start)
         placed = layout.place(fine, frame, names, FLAT * FINE)
         if not turn or placed.broken < CERTAIN:
             return turn, (heights, frame, placed)
     return None
 
 
-def _to_flat(places, found, origin):
-    """Where on the flat sheet pixels of a picture are that is straight; float arrays (n, 2)."""
+def _to_flat(found, origin, true):
+    """What puts pixels of a picture that is straight on the flat sheet: function of float arrays
+    (n, 2); true: float, pixels a mm if the picture is true to size."""
     x, y = np.meshgrid(*(np.linspace(*ends, 9) for ends in zip(found.low, found.high)))
     on_sheet = np.stack([x.ravel(), y.ravel()], axis=1)
-    pixels = np.c_[found.pixels(on_sheet), np.ones(len(on_sheet))]
-    matrix = np.linalg.lstsq(pixels, (on_sheet - origin) * FLAT, rcond=None)[0]
-    return places @ matrix[:2] + matrix[2]
+    flat, pixels = (on_sheet - origin) * FLAT, found.pixels(on_sheet)
+    matrix = np.linalg.lstsq(np.c_[pixels, np.ones(len(flat))], flat, rcond=None)[0]
+    exact = FLAT / true * np.eye(2)
+    if np.abs(matrix[:2] - exact).max() < TRUE * FLAT / true:
+        matrix = np.r_[exact, [(flat - pixels @ exact).mean(axis=0)]]
+    return lambda places: places @ matrix[:2] + matrix[2]
 
 
 def _read_traces(dark):

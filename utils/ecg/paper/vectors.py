@@ -25,11 +25,13 @@ class Drawn(NamedTuple):
 
     points: float array (n, 2), the corners of its lines; begins: bool array (n,), where one begins
     text: str; letters: float array (letters of the text, 2, 2), opposite corners of each
+    px_per_mm: float, if it is true to size
     """
     points: np.ndarray
     begins: np.ndarray
     text: str
     letters: np.ndarray
+    px_per_mm: float
 
     def moved(self, move):
         """The same where `move`, a function of float arrays (n, 2), puts it."""
@@ -54,7 +56,8 @@ def find_lines(page, size):
     text, letters = _letters(raw, page)
     ends = np.array([_to_pixels(raw, page, size, at) for at in ((0, 0), (FAR, 0), (0, FAR))])
     to_pixels = np.stack([(ends[1] - ends[0]) / FAR, (ends[2] - ends[0]) / FAR, ends[0] - 0.5])
-    drawn = Drawn(np.concatenate(points), np.array(begins, bool), text, letters)
+    drawn = Drawn(np.concatenate(points), np.array(begins, bool), text, letters,
+                  size[0] / page.get_width() * 72 / 25.4)
     return drawn.moved(lambda places: _apply(places, to_pixels))
 
 
@@ -71,12 +74,14 @@ def rows_of(drawn, ink, px_per_mm, fine):
                                 for piece in pieces]).reshape(-1, 2).T
     ends = np.array([piece[[0, -1], 0] for piece in pieces]).reshape(-1, 2)
     covers = (ends[:, :1] <= middles) & (middles <= ends[:, 1:])  # [each, where another's is]
-    if not len(pieces) or len(set(covers.sum(axis=0))) > 1:
+    count = covers.sum(axis=0)
+    if not len(pieces) or len(set((covers * count).max(axis=1))) > 1:  # a row has a hole
         return None
-    heights = np.full((covers[:, 0].sum(), ink.shape[1] * fine), np.nan)
-    places = (np.arange(heights.shape[1]) + 0.5) / fine - 0.5
+    heights = np.full((count.max(), ink.shape[1] * fine), np.nan)
+    places = np.arange(heights.shape[1]) / fine + ends.min() % (1 / fine)  # a value at its samples
     for index, piece in enumerate(pieces):
-        row = heights[(covers[:, index] & (levels < levels[index])).sum()]
+        beside = covers[:, (covers[index] * count).argmax()]
+        row = heights[(beside & (levels < levels[index])).sum()]
         at = np.flatnonzero((places >= piece[0, 0]) & (places <= piece[-1, 0]))
         if np.isfinite(row[at]).sum() > OVERLAP_MM * px_per_mm * fine:
             return None
