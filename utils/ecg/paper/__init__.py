@@ -95,15 +95,15 @@ def read_sheet(picture, page=1, drawn=None):
                        'photographed at 150 dpi or more')
     flat, inside, origin = ink.lay_flat(picture, found, FLAT)
     dark = ink.find_ink(flat, inside, FLAT)
-    lines = drawn and _read_lines(drawn.moved(_to_flat(found, origin, drawn.px_per_mm)), dark)
-    turn, (heights, frame, placed) = lines or _read_turned(dark)
-    touching = [] if lines else traces.meetings(heights, FLAT)
+    exact = drawn and _read_lines(drawn.moved(_to_flat(found, origin, drawn.px_per_mm)), dark)
+    turn, (heights, frame, placed) = exact or _read_turned(dark)
+    touching = [] if exact else traces.meetings(heights, FLAT)
     lines = [(lead, found.pixels(_on_flat(heights[row], (start, end), dark.shape, turn) / FLAT
                                  + origin)) for lead, row, start, end in placed.stretches]
     values, shown = placed.values, np.isfinite(placed.values)
     rotation = (found.rotation + 90 * turn + 180) % 360 - 180
     raw = Raw(values, list(LEADS), SAMPLING_RATE, ['mV'] * len(LEADS),
-              [_describe(placed, frame, found, rotation) + EXACT * bool(lines)], shown)
+              [_describe(placed, frame, found, rotation) + EXACT * bool(exact)], shown)
     raw.notes.extend(f'the traces of rows {upper} and {lower} touch: a QRS there may be cut, or be '
                      'taken for the other row\'s; compare with the picture in the report'
                      for upper, lower in touching)
@@ -135,25 +135,33 @@ def _read_turned(dark):
 
 
 def _read_lines(drawn, dark):
-    """As _read_turned(), from what a PDF draws; None where its traces are not clear."""
+    """As _read_turned(), from what a PDF draws, or None where its traces are not clear; drawn:
+    vectors.Drawn on the flat sheet."""
     for turn in range(4):
         upright = np.ascontiguousarray(np.rot90(dark, turn))
         lines = drawn.moved(lambda each: _turned(each, dark.shape, -turn))
         fine = vectors.rows_of(lines, upright, FLAT, FINE)
         if fine is None or len(fine) not in layout.LAYOUTS:
             continue
-        heights = (fine[:, FINE // 2::FINE] + 0.5) / FINE - 0.5
-        names = vectors.names_of(lines, FLAT)
-        if len(names) < layout.FEW:
-            names = [word for word in labels.read_words(upright, heights, FLAT) if word.lead]
-        frame = layout.find_frame(upright, heights, vectors.scale_of(drawn.text), FLAT)
-        first = (np.isfinite(fine).any(axis=0).argmax() + 0.5) / FLAT / FINE
-        if abs(first - frame.start) < START_MM:
-            frame = frame._replace(start=first, end=first + frame.end - frame.start)
-        placed = layout.place(fine, frame, names, FLAT * FINE)
-        if not turn or placed.broken < CERTAIN:
-            return turn, (heights, frame, placed)
+        try:
+            return turn, _place_lines(fine, upright, lines)
+        except NotAnECG:
+            if not turn:  # a picture of it would be read no better
+                raise
     return None
+
+
+def _place_lines(fine, dark, drawn):
+    """What stands on a sheet that is upright, as _read_traces(); fine: as vectors.rows_of()."""
+    heights = (fine[:, FINE // 2::FINE] + 0.5) / FINE - 0.5
+    names = vectors.names_of(drawn, FLAT)
+    if len(names) < layout.FEW:
+        names = [word for word in labels.read_words(dark, heights, FLAT) if word.lead]
+    frame = layout.find_frame(dark, heights, vectors.scale_of(drawn.text), FLAT)
+    first = (np.isfinite(fine).any(axis=0).argmax() + 0.5) / FLAT / FINE
+    if abs(first - frame.start) < START_MM:
+        frame = frame._replace(start=first, end=first + frame.end - frame.start)
+    return heights, frame, layout.place(fine, frame, names, FLAT * FINE)
 
 
 def _to_flat(found, origin, true):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from scipy.interpolate import CubicSpline
 
 from utils.ecg.paper import labels, layout
 from utils.ecg.signals import LEADS, NotAnECG
@@ -13,6 +14,7 @@ MOST_POINTS, MOST_LETTERS, DEEPEST = 300_000, 20_000, 8  # of a page; forms with
 PARTS, FAR = 100, 10_000  # of a pixel, which PDFium gives whole; points between two places
 SHORTEST_MM, POINTS_A_MM, MOVES_MM = 20, 0.3, 0.3  # of a trace
 NEXT_MM, JUMP_MM, BACK_MM = 0.15, 3, 0.02  # from one piece to the next; that a trace may go back
+EVEN = 0.2  # part by which steps that are even may differ, as numbers are rounded
 OVERLAP_MM = 1  # of two leads in a row
 SEEN, NEAR, SEEN_OF = 0.3, 2, 0.9  # ink, within pixels of so much of a row
 APART = 1.6  # letters of a word are not, in heights of a letter
@@ -40,7 +42,7 @@ class Drawn(NamedTuple):
 
 
 def find_lines(page, size):
-    """The stroked lines and the text of a page: Drawn, or None where they are too many.
+    """The stroked lines and the text of a page: Drawn, or None where there are none or too many.
 
     page: pypdfium2.PdfPage; size: (width, height), pixels that it is rendered with
     """
@@ -58,7 +60,7 @@ def find_lines(page, size):
     to_pixels = np.stack([(ends[1] - ends[0]) / FAR, (ends[2] - ends[0]) / FAR, ends[0] - 0.5])
     drawn = Drawn(np.concatenate(points), np.array(begins, bool), text, letters,
                   size[0] / page.get_width() * 72 / 25.4)
-    return drawn.moved(lambda places: _apply(places, to_pixels))
+    return drawn.moved(lambda places: _apply(places, to_pixels)) if begins else None
 
 
 def rows_of(drawn, ink, px_per_mm, fine):
@@ -85,7 +87,7 @@ def rows_of(drawn, ink, px_per_mm, fine):
         at = np.flatnonzero((places >= piece[0, 0]) & (places <= piece[-1, 0]))
         if np.isfinite(row[at]).sum() > OVERLAP_MM * px_per_mm * fine:
             return None
-        row[at] = (np.interp(places[at], *piece.T) + 0.5) * fine - 0.5
+        row[at] = (_between(piece, places[at]) + 0.5) * fine - 0.5
     seen = cv2.dilate(ink, np.ones((2 * NEAR + 1,) * 2)) > SEEN
     for row in heights:
         at = np.flatnonzero(np.isfinite(row))
@@ -93,6 +95,14 @@ def rows_of(drawn, ink, px_per_mm, fine):
         if not (seen[np.clip(y, 0, len(ink) - 1), x] & (y >= 0) & (y < len(ink))).mean() > SEEN_OF:
             return None
     return heights
+
+
+def _between(piece, places):
+    """The heights of a line at places between its corners: float array (n,)."""
+    step = np.diff(piece[:, 0])
+    if np.ptp(step) < EVEN * step.mean():  # samples, and none left out
+        return CubicSpline(*piece.T)(places)
+    return np.interp(places, *piece.T)
 
 
 def _traces(drawn, px_per_mm):
