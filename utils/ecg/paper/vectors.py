@@ -19,7 +19,7 @@ OVERLAP_MM = 1  # of two leads in a row
 SEEN, NEAR, SEEN_OF = 0.3, 2, 0.9  # ink, within pixels of so much of a row
 APART = 1.6  # letters of a word are not, in heights of a letter
 NAMES = {lead.upper(): lead for lead in LEADS}
-SCALE = re.compile(r'(?<![\d.,/])(\d+(?:[.,]\d+)?)\s*(mm/s|mm/mV)(?!\w)')
+SCALE = re.compile(r'(?<![\d.,/])(\d+(?:[.,]\d+)?)\s*(mm/s|mm/mV)(?:ec)?(?!\w)', re.I)
 
 
 class Drawn(NamedTuple):
@@ -47,20 +47,24 @@ def find_lines(page, size):
     page: pypdfium2.PdfPage; size: (width, height), pixels that it is rendered with
     """
     from pypdfium2 import raw
-    points, begins = [np.zeros((0, 2))], []
-    for path, matrix in _paths(raw, raw.FPDFPage_CountObjects, raw.FPDFPage_GetObject, page.raw):
-        count = raw.FPDFPath_CountSegments(path)
-        if len(begins) + count > MOST_POINTS:
+    points, begins = [], []
+    for index, (found, matrix) in enumerate(_objects(raw, page.raw, raw.FPDFPage_CountObjects,
+                                                     raw.FPDFPage_GetObject)):
+        count = _is_stroked(raw, found) and raw.FPDFPath_CountSegments(found)
+        if index + len(begins) + count > MOST_POINTS:
             return None
-        corners, starts = _corners(raw, path, count)
+        corners, starts = _corners(raw, found, count)
         points.append(_apply(corners, matrix))
         begins += starts
-    text, letters = _letters(raw, page)
+    if not begins:
+        return None
     ends = np.array([_to_pixels(raw, page, size, at) for at in ((0, 0), (FAR, 0), (0, FAR))])
     to_pixels = np.stack([(ends[1] - ends[0]) / FAR, (ends[2] - ends[0]) / FAR, ends[0] - 0.5])
-    drawn = Drawn(np.concatenate(points), np.array(begins, bool), text, letters,
-                  size[0] / page.get_width() * 72 / 25.4)
-    return drawn.moved(lambda places: _apply(places, to_pixels)) if begins else None
+    points, (text, letters) = _apply(np.concatenate(points), to_pixels), _letters(raw, page)
+    inside = ((points > 0) & (points < size)).all(axis=1)  # NaN is not
+    begins = (np.array(begins) | ~np.roll(inside, 1))[inside]
+    letters = _apply(letters.reshape(-1, 2), to_pixels).reshape(-1, 2, 2)
+    return Drawn(points[inside], begins, text, letters, size[0] / page.get_width() * 72 / 25.4)
 
 
 def rows_of(drawn, ink, px_per_mm, fine):
@@ -127,7 +131,8 @@ def scale_of(text):
     """
     result = []
     for unit, known in zip(labels.UNITS, (layout.SPEEDS, layout.GAINS)):
-        values = {float(value.replace(',', '.')) for value, of in SCALE.findall(text) if of == unit}
+        values = {float(value.replace(',', '.')) for value, of in SCALE.findall(text) 
+                  if of.lower() == unit.lower()}
         if len(values) > 1 or values - set(known):
             raise NotAnECG(f'a sheet on which {" and ".join(map("{:g}".format, sorted(values)))} '
                            f'{unit} is printed, expected one of {", ".join(map(str, known))}')
@@ -157,22 +162,24 @@ def _apply(places, matrix):
     return places @ matrix[:2] + matrix[2]
 
 
-def _paths(raw, count_objects, get_object, parent, depth=0):
-    """The stroked paths within a page or a form: (path, float array (3, 2), to the page)."""
+def _objects(raw, parent, count_objects, get_object, depth=0):
+    """The objects of a page or a form and, after each, those within: (object, float array (3, 2),
+    that puts its coordinates on the page)."""
     for index in range(count_objects(parent)):
-        found = get_object(parent, index)
-        kind, values = raw.FPDFPageObj_GetType(found), raw.FS_MATRIX()
-        if not raw.FPDFPageObj_GetMatrix(found, values):
-            continue
+        found, values = get_object(parent, index), raw.FS_MATRIX()
+        raw.FPDFPageObj_GetMatrix(found, values)
         matrix = np.array([[values.a, values.b], [values.c, values.d], [values.e, values.f]])
-        if kind == raw.FPDF_PAGEOBJ_FORM and depth < DEEPEST:
-            for path, inner in _paths(raw, raw.FPDFFormObj_CountObjects,
-                                      raw.FPDFFormObj_GetObject, found, depth + 1):
-                yield path, np.r_[inner[:2] @ matrix[:2], _apply(inner[2:], matrix)]
-        fill, stroke = ctypes.c_int(), ctypes.c_int()
-        if kind == raw.FPDF_PAGEOBJ_PATH and raw.FPDFPath_GetDrawMode(found, fill, stroke) \
-                and stroke.value:
-            yield found, matrix
+        yield found, matrix
+        if raw.FPDFPageObj_GetType(found) == raw.FPDF_PAGEOBJ_FORM and depth < DEEPEST:
+            for inner, within in _objects(raw, found, raw.FPDFFormObj_CountObjects,
+                                          raw.FPDFFormObj_GetObject, depth + 1):
+                yield inner, np.r_[within[:2] @ matrix[:2], _apply(within[2:], matrix)]
+
+
+def _is_stroked(raw, found):
+    fill, stroke = ctypes.c_int(), ctypes.c_int()
+    return raw.FPDFPageObj_GetType(found) == raw.FPDF_PAGEOBJ_PATH \
+        and raw.FPDFPath_GetDrawMode(found, fill, stroke) and bool(stroke.value)
 
 
 def _corners(raw, path, count):
