@@ -20,9 +20,8 @@ def read(path, only=0):
     read_pages = _read_pdf if path.lower().endswith('.pdf') else _read_image
     try:
         for number, page, drawn in read_pages(path, only):
-            width = page.width
-            if not NARROWEST <= width <= WIDEST or page.height > WIDEST:
-                raise NotAnECG(f'a picture of {width} x {page.height} pixels, expected '
+            if not NARROWEST <= min(page.size) <= max(page.size) <= WIDEST:
+                raise NotAnECG(f'a picture of {page.width} x {page.height} pixels, expected '
                                f'{NARROWEST} to {WIDEST}; scan the sheet anew at 150 to 300 dpi')
             page = ImageOps.exif_transpose(page)
             if page.mode in ('RGBA', 'LA', 'P'):  # what is transparent is paper

@@ -19,7 +19,8 @@ OVERLAP_MM = 1  # of two leads in a row
 SEEN, NEAR, SEEN_OF = 0.3, 2, 0.9  # ink, within pixels of so much of a row
 APART = 1.6  # letters of a word are not, in heights of a letter
 NAMES = {lead.upper(): lead for lead in LEADS}
-SCALE = re.compile(r'(?<![\d.,/])(\d+(?:[.,]\d+)?)\s*(mm/s|mm/mV)(?:ec)?(?!\w)', re.I)
+NUMBER = re.compile(r'\d+(?:[.,]\d+)?')
+SCALE = re.compile(r'(\d[\d.,/]*)\s*([cm])m/(s|mV)(?:ec)?(?!\w)', re.I)
 
 
 class Drawn(NamedTuple):
@@ -131,8 +132,9 @@ def scale_of(text):
     """
     result = []
     for unit, known in zip(labels.UNITS, (layout.SPEEDS, layout.GAINS)):
-        values = {float(value.replace(',', '.')) for value, of in SCALE.findall(text) 
-                  if of.lower() == unit.lower()}
+        values = {float(value.replace(',', '.')) * (1 if part.lower() == 'm' else 10)
+                  for several, part, of in SCALE.findall(text) if unit.lower() == f'mm/{of.lower()}'
+                  for value in NUMBER.findall(several)}
         if len(values) > 1 or values - set(known):
             raise NotAnECG(f'a sheet on which {" and ".join(map("{:g}".format, sorted(values)))} '
                            f'{unit} is printed, expected one of {", ".join(map(str, known))}')
