@@ -48,7 +48,7 @@ def read_words(ink, heights, px_per_mm):
     templates, texts, aspects = _templates()
     found = []
     for picture, level, least in ((ink, INK, ALIKE), (ink, FAINT, ALIKE),
-                                  (_without(ink, heights, px_per_mm), INK, CUT)):
+                                  (without(ink, heights, px_per_mm), INK, CUT)):
         for x, y, width, height in _boxes(picture, level, px_per_mm):
             word = _standard(picture[y:y + height, x:x + width])
             alike = np.where(np.abs(np.log(aspects * height / width)) < 0.3, templates @ word, 0)
@@ -98,14 +98,14 @@ def match(names, places, spacing):
     return best[1]
 
 
-def _without(ink, heights, px_per_mm):
-    """The ink without the traces, which run through names."""
+def without(ink, heights, px_per_mm, width=TRACE_MM):
+    """The ink without the traces, `width` mm wide, which run through names."""
     ink = np.ascontiguousarray(ink, np.float32).copy()
     for row in heights:
         columns = np.flatnonzero(np.isfinite(row))
         for some in np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1):
             points = np.round(np.stack([some, row[some]], axis=1)).astype(np.int32)
-            cv2.polylines(ink, [points], False, 0, int(TRACE_MM * px_per_mm))
+            cv2.polylines(ink, [points], False, 0, int(width * px_per_mm))
     return ink
 
 
