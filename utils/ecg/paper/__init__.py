@@ -96,8 +96,8 @@ def read_sheet(picture, page=1, drawn=None):
     flat, inside, origin = ink.lay_flat(picture, found, FLAT)
     dark = ink.find_ink(flat, inside, FLAT)
     exact = drawn and _read_lines(drawn.moved(_to_flat(found, origin, drawn.px_per_mm)), dark)
-    turn, (heights, frame, placed) = exact or _read_turned(dark)
-    touching = [] if exact else traces.meetings(heights, FLAT)
+    turn, (heights, clear, frame, placed) = exact or _read_turned(dark)
+    touching = [] if exact else traces.meetings(heights, clear, FLAT)
     lines = [(lead, found.pixels(_on_flat(heights[row], (start, end), dark.shape, turn) / FLAT
                                  + origin)) for lead, row, start, end in placed.stretches]
     values, shown = placed.values, np.isfinite(placed.values)
@@ -125,7 +125,7 @@ def _read_turned(dark):
     for turn in (0, 2) if ink.is_level(dark, FLAT) else (1, 3):
         try:
             found.append((turn, _read_traces(np.rot90(dark, turn))))
-            if found[-1][1][2].broken < CERTAIN:
+            if found[-1][1][-1].broken < CERTAIN:
                 return found[-1]
         except NotAnECG as error:
             problems.append(error)
@@ -161,7 +161,7 @@ def _place_lines(fine, dark, drawn):
     first = (np.isfinite(fine).any(axis=0).argmax() + 0.5) / FLAT / FINE
     if abs(first - frame.start) < START_MM:
         frame = frame._replace(start=first, end=first + frame.end - frame.start)
-    return heights, frame, layout.place(fine, frame, names, FLAT * FINE)
+    return heights, None, frame, layout.place(fine, frame, names, FLAT * FINE)
 
 
 def _to_flat(found, origin, true):
@@ -178,19 +178,16 @@ def _to_flat(found, origin, true):
 
 
 def _read_traces(dark):
-    """What stands on a sheet that is upright: (heights of traces.measure(), Frame, Placed)."""
+    """What stands on a sheet that is upright: (heights and clear of traces.read(), Frame,
+    Placed)."""
     dark = np.ascontiguousarray(dark)
-    baselines = traces.find_rows(dark, FLAT)
-    if not len(baselines):
-        raise NotAnECG(NO_TRACE)
-    heights = traces.measure(dark, traces.follow(dark, baselines, FLAT), FLAT)
-    heights = traces.drop_edges(heights, FLAT)
+    heights, clear = traces.read(dark, FLAT)
     if not len(heights):
         raise NotAnECG(NO_TRACE)
     words = labels.read_words(dark, heights, FLAT)
     frame = layout.find_frame(dark, heights, labels.scale_of(words), FLAT)
     placed = layout.place(heights, frame, [word for word in words if word.lead], FLAT)
-    return heights, frame, placed
+    return heights, clear, frame, placed
 
 
 def _on_flat(row, span, shape, turn):

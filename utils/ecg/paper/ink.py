@@ -79,6 +79,7 @@ def _no_trace(found, px_per_mm):
     margin = int((MARGIN + 10) * px_per_mm)  # further inside it may be a lead that fell off
     level[margin:-margin] = 0
     upright = cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones((long // 2, 1), np.uint8))
+    upright[:, margin:-margin] = 0  # QRS of several rows
     return (thick | level | upright) > 0
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d, maximum_filter1d, median_filter, minimum_filter1d
 from scipy.signal import find_peaks
 
+from utils.ecg.paper import crossings
 from utils.ecg.signals import NotAnECG
 
 INK = 0.5  # of the ink's darkness, where its edge is
@@ -65,12 +66,22 @@ def find_rows(ink, px_per_mm):
     return peaks[covered > COVERED * covered.max()]
 
 
-def drop_edges(heights, px_per_mm):
-    """Take away the first and the last row where it is a straight line: the edge of the paper."""
-    for end in (0, -1):
-        while len(heights) and not _moves(heights[end], 0.6 * px_per_mm):
-            heights = np.delete(heights, end, axis=0)
-    return heights
+def read(ink, px_per_mm):
+    """Read the traces.
+
+    ink: float32 array (height, width), as ink.find_ink()
+    Returns: (heights, clear): float array (rows, width), as measure(), of no rows where there are
+        none; bool array (rows, width), as crossings.part()
+    """
+    baselines = find_rows(ink, px_per_mm)
+    if not len(baselines):
+        return np.empty((0, ink.shape[1])), np.empty((0, ink.shape[1]), bool)
+    paths = follow(ink, baselines, px_per_mm)
+    heights, clear = crossings.part(ink, measure(ink, paths, px_per_mm), paths, px_per_mm)
+    moving = [_moves(row, 0.6 * px_per_mm) for row in heights]
+    # The first and the last row may be a straight line: the edge of the paper.
+    rows = slice(np.argmax(moving), len(moving) - np.argmax(moving[::-1]) if any(moving) else 0)
+    return heights[rows], clear[rows]
 
 
 def _moves(row, least):
@@ -78,16 +89,16 @@ def _moves(row, least):
     return len(row) > 0 and np.ptp(np.percentile(row, [3, 97])) > least
 
 
-def meetings(heights, px_per_mm):
+def meetings(heights, clear, px_per_mm):
     """Where rows touch: a QRS there may be cut, or be taken for the other row's.
 
-    heights: float array (rows, width), as measure()
+    heights, clear: as read()
     Returns: list of (row, from 1, and the one below it), each pair that touches
     Raises: NotAnECG where two run into each other: which trace is whose after that is a guess
     """
     found = []
     for row, (upper, lower) in enumerate(zip(heights, heights[1:]), 1):
-        met = upper >= lower - TOUCHING_MM * px_per_mm  # never, where one is NaN
+        met = (upper >= lower - TOUCHING_MM * px_per_mm) & ~clear[row - 1]
         edges = np.flatnonzero(np.diff(np.r_[0, met, 0]))
         longest = max(edges[1::2] - edges[::2], default=0) / px_per_mm
         if longest > TANGLED_MM:
