@@ -14,7 +14,7 @@ SIDEWAYS = 'a sheet that lies on its side and cannot be read for certain; turn t
 CERTAIN = 0.1  # part of the limb leads that may not follow from one another on what is turned
 FLAT = 8  # pixels a mm of the sheet laid flat
 FINE = 5  # parts of those at which lines of a PDF are read: samples are further apart
-TRUE, START_MM = 0.004, 1  # part, mm by which they may be off scale and begin that are exact
+TRUE = 0.004  # part by which the scale may be off that is exact
 EXACT = "; from the PDF's own lines"
 
 
@@ -158,9 +158,8 @@ def _place_lines(fine, dark, drawn):
     if len(names) < layout.FEW:
         names = [word for word in labels.read_words(dark, heights, FLAT) if word.lead]
     frame = layout.find_frame(dark, heights, vectors.scale_of(drawn.text), FLAT)
-    first = (np.isfinite(fine).any(axis=0).argmax() + 0.5) / FLAT / FINE
-    if abs(first - frame.start) < START_MM:
-        frame = frame._replace(start=first, end=first + frame.end - frame.start)
+    signs = layout.Signs(*(np.repeat(each, FINE, axis=1) for each in frame.signs))
+    frame = frame._replace(signs=signs)
     return heights, frame, layout.place(fine, frame, names, FLAT * FINE)
 
 
