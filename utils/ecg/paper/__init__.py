@@ -165,13 +165,13 @@ def _place_lines(fine, dark, drawn):
 
 def _to_flat(found, origin, true):
     """What puts pixels of a picture that is straight on the flat sheet: function of float arrays
-    (n, 2); true: float, pixels a mm if the picture is true to size."""
+    (n, 2); true: pixels a mm, across and down, if the picture is true to size."""
     x, y = np.meshgrid(*(np.linspace(*ends, 9) for ends in zip(found.low, found.high)))
     on_sheet = np.stack([x.ravel(), y.ravel()], axis=1)
     flat, pixels = (on_sheet - origin) * FLAT, found.pixels(on_sheet)
     matrix = np.linalg.lstsq(np.c_[pixels, np.ones(len(flat))], flat, rcond=None)[0]
-    exact = FLAT / true * np.eye(2)
-    if np.abs(matrix[:2] - exact).max() < TRUE * FLAT / true:
+    exact = np.diag(FLAT / true)
+    if np.abs(matrix[:2] - exact).max() < TRUE * exact.max():
         matrix = np.r_[exact, [(flat - pixels @ exact).mean(axis=0)]]
     return lambda places: places @ matrix[:2] + matrix[2]
 

@@ -28,13 +28,13 @@ class Drawn(NamedTuple):
 
     points: float array (n, 2), the corners of its lines; begins: bool array (n,), where one begins
     text: str; letters: float array (letters of the text, 2, 2), opposite corners of each
-    px_per_mm: float, if it is true to size
+    px_per_mm: float array (2,), across and down, if it is true to size
     """
     points: np.ndarray
     begins: np.ndarray
     text: str
     letters: np.ndarray
-    px_per_mm: float
+    px_per_mm: np.ndarray
 
     def moved(self, move):
         """The same where `move`, a function of float arrays (n, 2), puts it."""
@@ -65,7 +65,8 @@ def find_lines(page, size):
     inside = ((points > 0) & (points < size)).all(axis=1)  # NaN is not
     begins = (np.array(begins) | ~np.roll(inside, 1))[inside]
     letters = _apply(letters.reshape(-1, 2), to_pixels).reshape(-1, 2, 2)
-    return Drawn(points[inside], begins, text, letters, size[0] / page.get_width() * 72 / 25.4)
+    return Drawn(points[inside], begins, text, letters,
+                 np.array(size) / page.get_size() * 72 / 25.4)
 
 
 def rows_of(drawn, ink, px_per_mm, fine):
