@@ -25,7 +25,8 @@ def turn(path):
 def nest(path):
     """The page in a form within a form, 0.8 of its size, between two pages without anything."""
     for scale in (0.8, 1):
-        source, document = pdfium.PdfDocument(pathlib.Path(path).read_bytes()), pdfium.PdfDocument.new()
+        source = pdfium.PdfDocument(pathlib.Path(path).read_bytes())
+        document = pdfium.PdfDocument.new()
         size = source[0].get_size()
         form = source.page_as_xobject(len(source) // 2, document).as_pageobject()
         form.set_matrix(pdfium.PdfMatrix().scale(scale, scale).translate(5, 20 * (1 - scale)))

@@ -1,6 +1,7 @@
 """The traces of a PDF that holds them as lines: their coordinates are better than pixels."""
 import ctypes
 import re
+import sys
 from typing import NamedTuple
 
 import cv2
@@ -63,6 +64,8 @@ def find_lines(page, size):
     to_pixels = np.stack([(ends[1] - ends[0]) / FAR, (ends[2] - ends[0]) / FAR, ends[0] - 0.5])
     points, (text, letters) = _apply(np.concatenate(points), to_pixels), _letters(raw, page)
     inside = ((points > 0) & (points < size)).all(axis=1)  # NaN is not
+    if not inside.any():
+        return None
     begins = (np.array(begins) | ~np.roll(inside, 1))[inside]
     letters = _apply(letters.reshape(-1, 2), to_pixels).reshape(-1, 2, 2)
     return Drawn(points[inside], begins, text, letters,
@@ -205,7 +208,7 @@ def _letters(raw, page):
     text, letters = '', np.zeros((max(count, 0), 2, 2))
     left, right, bottom, top = (ctypes.c_double() for _ in range(4))
     for index in range(len(letters)):
-        text += chr(raw.FPDFText_GetUnicode(textpage.raw, index))
+        text += chr(min(raw.FPDFText_GetUnicode(textpage.raw, index), sys.maxunicode))
         if raw.FPDFText_GetCharBox(textpage.raw, index, left, right, bottom, top):
             letters[index] = (left.value, bottom.value), (right.value, top.value)
     return text, letters
