@@ -207,8 +207,11 @@ def _begins(ink, heights, px_per_mm):
     return np.stack(result)
 
 
-def _find_span(frame, names, shape, px_per_mm):
-    """The Frame with start and end of the columns of a layout, where most signs agree."""
+def _find_span(frame, names, shape, weight, px_per_mm):
+    """The Frame with start and end of the columns of a layout, where most signs agree.
+
+    weight: float, of signs between columns beside those of the ends
+    """
     lead_rows, columns = shape
     begins, ends, lines, steps = frame.signs
     # A strip goes on where the leads change: what it shows, too, is a QRS or a crease.
@@ -220,7 +223,7 @@ def _find_span(frame, names, shape, px_per_mm):
     for name in names:
         first, last = ((name.x - away) * px_per_mm for away in (MOST_AFTER, MOST_BEFORE))
         named[max(int(first), 0):max(int(last), 0)] += NAME / lead_rows
-    inner += np.minimum(named, NAME)
+    inner = weight * (inner + np.minimum(named, NAME))
     pad = int(0.1 * frame.length * px_per_mm)  # what is cut off
     first, last, inner = (np.pad(each, (pad, 5 * pad))
                           for each in (*_beside_pulse(frame, px_per_mm), inner))
@@ -347,10 +350,13 @@ def place(heights, frame, names, px_per_mm):
     if rows not in LAYOUTS:
         raise NotAnECG(f'a sheet with {rows} rows of traces, expected 3 x 4, 6 x 2 or 12 x 1 '
                        'leads, with or without rhythm strips; is it no ECG, cut, or are there two?')
-    orders = [_try_order(heights, _find_span(frame, names, shape, px_per_mm), names, shape, cabrera,
-                         px_per_mm)
-              for shape in LAYOUTS[rows] for cabrera in (False, True)]
-    order = min(orders, key=lambda each: (each.broken > BROKEN, each.contradicted, each.broken))
+    for inner in (1, 0):  # where QRS look like lines, the ends of the traces alone may be right
+        orders = [_try_order(heights, _find_span(frame, names, shape, inner, px_per_mm), names,
+                             shape, cabrera, px_per_mm)
+                  for shape in LAYOUTS[rows] for cabrera in (False, True)]
+        order = min(orders, key=lambda each: (each.broken > BROKEN, each.contradicted, each.broken))
+        if order.broken <= BROKEN:
+            break
     if order.broken > BROKEN:
         raise NotAnECG(f'a sheet whose limb leads do not follow from one another, best as '
                        f'{order.name} ({order.broken:.0%} of them do not): the leads are in an '
@@ -602,14 +608,19 @@ def _lead_of(strip, values, named):
     if different[best] < OTHER[bool(clear)]:
         return LEADS[best], int(shifts[best])
     if different.min() > ELSEWHEN:
-        beats = {lead: _slower(shown[np.isfinite(shown)][:int(BEAT * SAMPLING_RATE)])[None]
+        alike = {lead: max((_likeness(_slower(beat)[None], _slower(strip)[None])
+                            for beat in _beats(shown)), default=0)
                  for lead, shown in zip(LEADS, leads) if lead not in STRIPS}
-        alike = {lead: _likeness(beat, _slower(strip)[None]) for lead, beat in beats.items()
-                 if beat.size}
         lead = max(alike, key=alike.get)
         if alike[lead] > ALIKE and named in (None, lead):
             return lead, None
     return '', None
+
+
+def _beats(lead):
+    """Pieces of a lead of about a beat: float array (pieces, samples)."""
+    shown, long = lead[np.isfinite(lead)], int(BEAT * SAMPLING_RATE)
+    return shown[:len(shown) // long * long].reshape(-1, long)
 
 
 def _by_the_law(values):
