@@ -46,6 +46,7 @@ BESIDE_TRACE_MM = 40  # of the begin or end of a row, in which a pulse is
 LENGTH_MM = 250  # of 10 s at 25 mm/s, of 5 s at 50 mm/s
 STRETCH, STEPS = 0.025, 81  # part by which print may be longer or shorter than its grid says
 CAPS_MM, PEN_MM = 1.2, 0.15  # by which traces seem longer, by the pen at one end
+BEYOND_MM = 40  # beside what is read, in which pulses and print may be
 SHORTEST = 0.9  # of the whole length that must be there
 SURE = 1.5  # ends of the traces and of columns, of which signs are seen
 WHITE_MM, NEAR_MM = 0.35, 0.5  # before a trace that begins; that rows may begin beside each other
@@ -99,12 +100,14 @@ class Placed(NamedTuple):
 
     values: float64 array (12, 5000), mV, NaN where a lead is not shown; name: str, of the layout
     stretches: list of (lead, row, start, end), mm of the flat sheet
-    known: str, what says which lead is which; broken: float, part of the limb leads' laws
+    known: str, what says which lead is which; named: int, names that say it; broken: float, part
+    of the limb leads' laws
     """
     values: np.ndarray
     name: str
     stretches: list
     known: str = ''
+    named: int = 0
     broken: float = 0.0
 
 
@@ -302,7 +305,10 @@ def _find_pulse(ink, rows, span, px_per_mm):
         if at < span[0] + HALF_MM and _off(high, GAINS) < PULSE_OFF / 2 \
                 and open_box(at - 1.3, at - 0.3, y, high):
             halves.append(Pulse(high, 0, at, at))
-    return _most_alike(whole, rows < 5) or _most_alike(halves)
+    outside = [pulse for pulse in whole if pulse.end < span[0] + CAPS_MM
+               or pulse.start > span[1] - CAPS_MM]
+    return _most_alike(whole) or _most_alike(halves) or _most_alike(outside, True) \
+        or _most_alike(whole, rows < 5)
 
 
 def _most_alike(pulses, one_is_enough=False):
@@ -361,11 +367,15 @@ def place(heights, frame, names, px_per_mm):
         raise NotAnECG(f'a sheet whose limb leads do not follow from one another, best as '
                        f'{order.name} ({order.broken:.0%} of them do not): the leads are in an '
                        'order that is not known here, or the traces cannot be followed')
+    _refuse_limbs_as_chest(order)
     _refuse_exchanged(order)
     seen = min(order.frame.end, frame.end) - max(order.frame.start, frame.start)
     if seen < SHORTEST * frame.length:
         raise NotAnECG(f'traces of {seen:.0f} mm, expected {frame.length:.0f}; is the sheet cut '
                        'off?')
+    if frame.end - order.frame.end > BEYOND_MM or order.frame.start - frame.start > BEYOND_MM:
+        raise NotAnECG(f'traces that go on beside the {frame.length:.0f} mm of one ECG; are there '
+                       'two on it?')
     if order.frame.sure < SURE and order.lead_rows < 12:
         raise NotAnECG(f'traces that are not {frame.length:.0f} mm long, and of which neither '
                        'lines, gaps nor names say where each lead begins; is the sheet cut off?')
@@ -386,7 +396,8 @@ def _place_as(order, heights, px_per_mm):
     wrong = _wrong(cells, read)
     known = f'{len(right)} names of leads read, which agree' if len(right) >= FEW else \
         'the names of the leads could not be read: their usual order is taken for granted'
-    return placed._replace(known=known + (f'; but {wrong}' if wrong else ''), broken=order.broken)
+    return placed._replace(known=known + (f'; but {wrong}' if wrong else ''), named=len(right),
+                           broken=order.broken)
 
 
 def _try_order(heights, frame, names, shape, cabrera, px_per_mm):
@@ -491,6 +502,17 @@ def _broken(cells, lead_rows):
         size = (values ** 2).sum(axis=0) * 3 * (len(limbs) - 2) / len(limbs)
         worst = max(worst, _differing((left ** 2).sum(axis=0), size, 5))
     return worst
+
+
+def _refuse_limbs_as_chest(order):
+    """Refuse columns of chest leads that keep the laws of limb leads: I to aVF of 10 s alone."""
+    rows = order.lead_rows
+    for column in range(0, len(order.cells) if rows < 12 else 0, rows):
+        cells = order.cells[column:column + rows]
+        if cells[0][0] in LEADS[6:] and _broken(
+                [(lead, *cell[1:]) for lead, cell in zip(LEADS, cells)], rows) < BROKEN / 2:
+            raise NotAnECG(f'a sheet as {order.name} whose chest leads follow from one another as '
+                           'limb leads do; expected twelve leads on a page, are there fewer?')
 
 
 def _refuse_exchanged(order):
