@@ -119,13 +119,15 @@ def _find_grid(picture):
 def _read_turned(dark):
     """(how often it has to be turned by 90 degrees, what _read_traces() then gives).
 
-    What is not upright must keep the laws well: upside down, V4 to V6 nearly keep Cabrera's.
+    What is not upright must keep the laws well, as V4 to V6 nearly keep Cabrera's, and have names
+    or a pulse: rows from V6 up to I keep them, too, from left to right and from right to left.
     """
     found, problems = [], []
     for turn in (0, 2) if ink.is_level(dark, FLAT) else (1, 3):
         try:
             found.append((turn, _read_traces(np.rot90(dark, turn))))
-            if found[-1][1][2].broken < CERTAIN:
+            _, frame, placed = found[-1][1]
+            if placed.broken < CERTAIN and (not turn or frame.pulse or placed.named >= layout.FEW):
                 return found[-1]
         except NotAnECG as error:
             problems.append(error)
