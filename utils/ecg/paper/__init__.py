@@ -14,7 +14,7 @@ SIDEWAYS = 'a sheet that lies on its side and cannot be read for certain; turn t
 CERTAIN = 0.1  # part of the limb leads that may not follow from one another on what is turned
 FLAT = 8  # pixels a mm of the sheet laid flat
 FINE = 5  # parts of those at which lines of a PDF are read: samples are further apart
-TRUE, START_MM = 0.004, 1  # part, mm by which they may be off scale and begin that are exact
+TRUE = 0.004  # part by which the scale may be off that is exact
 EXACT = "; from the PDF's own lines"
 
 
@@ -119,13 +119,15 @@ def _find_grid(picture):
 def _read_turned(dark):
     """(how often it has to be turned by 90 degrees, what _read_traces() then gives).
 
-    What is not upright must keep the laws well: upside down, V4 to V6 nearly keep Cabrera's.
+    What is not upright must keep the laws well, as V4 to V6 nearly keep Cabrera's, and have names
+    or a pulse: rows from V6 up to I keep them, too, from left to right and from right to left.
     """
     found, problems = [], []
     for turn in (0, 2) if ink.is_level(dark, FLAT) else (1, 3):
         try:
             found.append((turn, _read_traces(np.rot90(dark, turn))))
-            if found[-1][1][-1].broken < CERTAIN:
+            _, _, frame, placed = found[-1][1]
+            if placed.broken < CERTAIN and (not turn or frame.pulse or placed.named >= layout.FEW):
                 return found[-1]
         except NotAnECG as error:
             problems.append(error)
@@ -158,21 +160,20 @@ def _place_lines(fine, dark, drawn):
     if len(names) < layout.FEW:
         names = [word for word in labels.read_words(dark, heights, FLAT) if word.lead]
     frame = layout.find_frame(dark, heights, vectors.scale_of(drawn.text), FLAT)
-    first = (np.isfinite(fine).any(axis=0).argmax() + 0.5) / FLAT / FINE
-    if abs(first - frame.start) < START_MM:
-        frame = frame._replace(start=first, end=first + frame.end - frame.start)
+    signs = layout.Signs(*(np.repeat(each, FINE, axis=1) for each in frame.signs))
+    frame = frame._replace(signs=signs)
     return heights, None, frame, layout.place(fine, frame, names, FLAT * FINE)
 
 
 def _to_flat(found, origin, true):
     """What puts pixels of a picture that is straight on the flat sheet: function of float arrays
-    (n, 2); true: float, pixels a mm if the picture is true to size."""
+    (n, 2); true: pixels a mm, across and down, if the picture is true to size."""
     x, y = np.meshgrid(*(np.linspace(*ends, 9) for ends in zip(found.low, found.high)))
     on_sheet = np.stack([x.ravel(), y.ravel()], axis=1)
     flat, pixels = (on_sheet - origin) * FLAT, found.pixels(on_sheet)
     matrix = np.linalg.lstsq(np.c_[pixels, np.ones(len(flat))], flat, rcond=None)[0]
-    exact = FLAT / true * np.eye(2)
-    if np.abs(matrix[:2] - exact).max() < TRUE * FLAT / true:
+    exact = np.diag(FLAT / true)
+    if np.abs(matrix[:2] - exact).max() < TRUE * exact.max():
         matrix = np.r_[exact, [(flat - pixels @ exact).mean(axis=0)]]
     return lambda places: places @ matrix[:2] + matrix[2]
 

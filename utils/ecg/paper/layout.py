@@ -46,6 +46,7 @@ BESIDE_TRACE_MM = 40  # of the begin or end of a row, in which a pulse is
 LENGTH_MM = 250  # of 10 s at 25 mm/s, of 5 s at 50 mm/s
 STRETCH, STEPS = 0.025, 81  # part by which print may be longer or shorter than its grid says
 CAPS_MM, PEN_MM = 1.2, 0.15  # by which traces seem longer, by the pen at one end
+BEYOND_MM = 40  # beside what is read, in which pulses and print may be
 SHORTEST = 0.9  # of the whole length that must be there
 SURE = 1.5  # ends of the traces and of columns, of which signs are seen
 WHITE_MM, NEAR_MM = 0.35, 0.5  # before a trace that begins; that rows may begin beside each other
@@ -99,12 +100,14 @@ class Placed(NamedTuple):
 
     values: float64 array (12, 5000), mV, NaN where a lead is not shown; name: str, of the layout
     stretches: list of (lead, row, start, end), mm of the flat sheet
-    known: str, what says which lead is which; broken: float, part of the limb leads' laws
+    known: str, what says which lead is which; named: int, names that say it; broken: float, part
+    of the limb leads' laws
     """
     values: np.ndarray
     name: str
     stretches: list
     known: str = ''
+    named: int = 0
     broken: float = 0.0
 
 
@@ -207,8 +210,11 @@ def _begins(ink, heights, px_per_mm):
     return np.stack(result)
 
 
-def _find_span(frame, names, shape, px_per_mm):
-    """The Frame with start and end of the columns of a layout, where most signs agree."""
+def _find_span(frame, names, shape, weight, px_per_mm):
+    """The Frame with start and end of the columns of a layout, where most signs agree.
+
+    weight: float, of signs between columns beside those of the ends
+    """
     lead_rows, columns = shape
     begins, ends, lines, steps = frame.signs
     # A strip goes on where the leads change: what it shows, too, is a QRS or a crease.
@@ -220,7 +226,7 @@ def _find_span(frame, names, shape, px_per_mm):
     for name in names:
         first, last = ((name.x - away) * px_per_mm for away in (MOST_AFTER, MOST_BEFORE))
         named[max(int(first), 0):max(int(last), 0)] += NAME / lead_rows
-    inner += np.minimum(named, NAME)
+    inner = weight * (inner + np.minimum(named, NAME))
     pad = int(0.1 * frame.length * px_per_mm)  # what is cut off
     first, last, inner = (np.pad(each, (pad, 5 * pad))
                           for each in (*_beside_pulse(frame, px_per_mm), inner))
@@ -299,7 +305,10 @@ def _find_pulse(ink, rows, span, px_per_mm):
         if at < span[0] + HALF_MM and _off(high, GAINS) < PULSE_OFF / 2 \
                 and open_box(at - 1.3, at - 0.3, y, high):
             halves.append(Pulse(high, 0, at, at))
-    return _most_alike(whole, rows < 5) or _most_alike(halves)
+    outside = [pulse for pulse in whole if pulse.end < span[0] + CAPS_MM
+               or pulse.start > span[1] - CAPS_MM]
+    return _most_alike(whole) or _most_alike(halves) or _most_alike(outside, True) \
+        or _most_alike(whole, rows < 5)
 
 
 def _most_alike(pulses, one_is_enough=False):
@@ -347,19 +356,31 @@ def place(heights, frame, names, px_per_mm):
     if rows not in LAYOUTS:
         raise NotAnECG(f'a sheet with {rows} rows of traces, expected 3 x 4, 6 x 2 or 12 x 1 '
                        'leads, with or without rhythm strips; is it no ECG, cut, or are there two?')
-    orders = [_try_order(heights, _find_span(frame, names, shape, px_per_mm), names, shape, cabrera,
-                         px_per_mm)
-              for shape in LAYOUTS[rows] for cabrera in (False, True)]
-    order = min(orders, key=lambda each: (each.broken > BROKEN, each.contradicted, each.broken))
+    for inner in (1, 0):  # where QRS look like lines, the ends of the traces alone may be right
+        orders = [_try_order(heights, _find_span(frame, names, shape, inner, px_per_mm), names,
+                             shape, cabrera, px_per_mm)
+                  for shape in LAYOUTS[rows] for cabrera in (False, True)]
+        order = min(orders, key=lambda each: (each.broken > BROKEN, each.contradicted, each.broken))
+        if order.broken <= BROKEN:
+            break
     if order.broken > BROKEN:
         raise NotAnECG(f'a sheet whose limb leads do not follow from one another, best as '
                        f'{order.name} ({order.broken:.0%} of them do not): the leads are in an '
                        'order that is not known here, or the traces cannot be followed')
+    _refuse_limbs_as_chest(order)
     _refuse_exchanged(order)
+    left, right = order.cells[:6], order.cells[6:]
+    if order.lead_rows == 6 and _broken([(one[0], *other[1:]) for one, other in zip(left, right)],
+                                        6) < BROKEN:
+        raise NotAnECG('a sheet with six rows of limb leads alone, expected all twelve leads; '
+                       'sheets of two pages cannot be read')
     seen = min(order.frame.end, frame.end) - max(order.frame.start, frame.start)
     if seen < SHORTEST * frame.length:
         raise NotAnECG(f'traces of {seen:.0f} mm, expected {frame.length:.0f}; is the sheet cut '
                        'off?')
+    if frame.end - order.frame.end > BEYOND_MM or order.frame.start - frame.start > BEYOND_MM:
+        raise NotAnECG(f'traces that go on beside the {frame.length:.0f} mm of one ECG; are there '
+                       'two on it?')
     if order.frame.sure < SURE and order.lead_rows < 12:
         raise NotAnECG(f'traces that are not {frame.length:.0f} mm long, and of which neither '
                        'lines, gaps nor names say where each lead begins; is the sheet cut off?')
@@ -380,7 +401,8 @@ def _place_as(order, heights, px_per_mm):
     wrong = _wrong(cells, read)
     known = f'{len(right)} names of leads read, which agree' if len(right) >= FEW else \
         'the names of the leads could not be read: their usual order is taken for granted'
-    return placed._replace(known=known + (f'; but {wrong}' if wrong else ''), broken=order.broken)
+    return placed._replace(known=known + (f'; but {wrong}' if wrong else ''), named=len(right),
+                           broken=order.broken)
 
 
 def _try_order(heights, frame, names, shape, cabrera, px_per_mm):
@@ -485,6 +507,17 @@ def _broken(cells, lead_rows):
         size = (values ** 2).sum(axis=0) * 3 * (len(limbs) - 2) / len(limbs)
         worst = max(worst, _differing((left ** 2).sum(axis=0), size, 5))
     return worst
+
+
+def _refuse_limbs_as_chest(order):
+    """Refuse columns of chest leads that keep the laws of limb leads: I to aVF of 10 s alone."""
+    rows = order.lead_rows
+    for column in range(0, len(order.cells) if rows < 12 else 0, rows):
+        cells = order.cells[column:column + rows]
+        if cells[0][0] in LEADS[6:] and _broken(
+                [(lead, *cell[1:]) for lead, cell in zip(LEADS, cells)], rows) < BROKEN / 2:
+            raise NotAnECG(f'a sheet as {order.name} whose chest leads follow from one another as '
+                           'limb leads do; expected twelve leads on a page, are there fewer?')
 
 
 def _refuse_exchanged(order):
@@ -602,14 +635,19 @@ def _lead_of(strip, values, named):
     if different[best] < OTHER[bool(clear)]:
         return LEADS[best], int(shifts[best])
     if different.min() > ELSEWHEN:
-        beats = {lead: _slower(shown[np.isfinite(shown)][:int(BEAT * SAMPLING_RATE)])[None]
+        alike = {lead: max((_likeness(_slower(beat)[None], _slower(strip)[None])
+                            for beat in _beats(shown)), default=0)
                  for lead, shown in zip(LEADS, leads) if lead not in STRIPS}
-        alike = {lead: _likeness(beat, _slower(strip)[None]) for lead, beat in beats.items()
-                 if beat.size}
         lead = max(alike, key=alike.get)
         if alike[lead] > ALIKE and named in (None, lead):
             return lead, None
     return '', None
+
+
+def _beats(lead):
+    """Pieces of a lead of about a beat: float array (pieces, samples)."""
+    shown, long = lead[np.isfinite(lead)], int(BEAT * SAMPLING_RATE)
+    return shown[:len(shown) // long * long].reshape(-1, long)
 
 
 def _by_the_law(values):

@@ -1,6 +1,7 @@
 """The traces of a PDF that holds them as lines: their coordinates are better than pixels."""
 import ctypes
 import re
+import sys
 from typing import NamedTuple
 
 import cv2
@@ -28,13 +29,13 @@ class Drawn(NamedTuple):
 
     points: float array (n, 2), the corners of its lines; begins: bool array (n,), where one begins
     text: str; letters: float array (letters of the text, 2, 2), opposite corners of each
-    px_per_mm: float, if it is true to size
+    px_per_mm: float array (2,), across and down, if it is true to size
     """
     points: np.ndarray
     begins: np.ndarray
     text: str
     letters: np.ndarray
-    px_per_mm: float
+    px_per_mm: np.ndarray
 
     def moved(self, move):
         """The same where `move`, a function of float arrays (n, 2), puts it."""
@@ -63,9 +64,12 @@ def find_lines(page, size):
     to_pixels = np.stack([(ends[1] - ends[0]) / FAR, (ends[2] - ends[0]) / FAR, ends[0] - 0.5])
     points, (text, letters) = _apply(np.concatenate(points), to_pixels), _letters(raw, page)
     inside = ((points > 0) & (points < size)).all(axis=1)  # NaN is not
+    if not inside.any():
+        return None
     begins = (np.array(begins) | ~np.roll(inside, 1))[inside]
     letters = _apply(letters.reshape(-1, 2), to_pixels).reshape(-1, 2, 2)
-    return Drawn(points[inside], begins, text, letters, size[0] / page.get_width() * 72 / 25.4)
+    return Drawn(points[inside], begins, text, letters,
+                 np.array(size) / page.get_size() * 72 / 25.4)
 
 
 def rows_of(drawn, ink, px_per_mm, fine):
@@ -204,7 +208,7 @@ def _letters(raw, page):
     text, letters = '', np.zeros((max(count, 0), 2, 2))
     left, right, bottom, top = (ctypes.c_double() for _ in range(4))
     for index in range(len(letters)):
-        text += chr(raw.FPDFText_GetUnicode(textpage.raw, index))
+        text += chr(min(raw.FPDFText_GetUnicode(textpage.raw, index), sys.maxunicode))
         if raw.FPDFText_GetCharBox(textpage.raw, index, left, right, bottom, top):
             letters[index] = (left.value, bottom.value), (right.value, top.value)
     return text, letters
