@@ -60,6 +60,9 @@ def find_rows(ink, px_per_mm):
     between = np.median(np.diff(peaks)) if len(peaks) > 2 else 0
     lost = [(one + next_one) // 2 for one, next_one in zip(peaks, peaks[1:])  # it wanders too much
             if 1.75 * between < next_one - one < 2.25 * between]
+    if len(peaks) > 2:
+        lost += [at for at in (2 * peaks[0] - peaks[1], 2 * peaks[-1] - peaks[-2])
+                 if 0 < at < len(profile)]
     peaks = np.array(sorted([*peaks, *lost]), int)
     half = int(min(max(between, CLOSEST_MM * px_per_mm), 20 * px_per_mm) / 2)
     covered = np.array([mask[max(at - half, 0):at + half].any(axis=0).sum() for at in peaks])
@@ -189,6 +192,11 @@ def _explaining_ways(ink, baselines, levels, own, count=None):
     return _best_spans(along, cost) + (baselines - reach)[:, None, None]
 
 
+def _closed(there, widest):
+    """Which columns have ink or are in a hole of it: beyond its ends nothing is missing."""
+    return cv2.morphologyEx(there.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((widest, 1))) > 0
+
+
 def _within(spans, baselines, places):
     """Which of `places`, pixels from its baseline, a row goes along: bool array (width, rows,
     places); spans: array (rows, width, 2)."""
@@ -247,7 +255,7 @@ def _cheapest_ways(ink, baselines, levels, spans, px_per_mm):
     places = np.arange(-reach, reach + 1, dtype=np.float32)
     off = (levels - baselines[:, None]).T[:, :, None].astype(np.float32)
     near = (white < 1 - INK) & (np.abs(places - off) < NEAR_MM * px_per_mm)
-    there = maximum_filter1d(near.any(axis=2), int(BESIDE_MM * px_per_mm), axis=0)
+    there = _closed(near.any(axis=2), int(BESIDE_MM * px_per_mm))
     white *= np.where(there, GAP, NO_GAP)[:, :, None]  # print beside a trace is none of it
     white += ALONG + AWAY / px_per_mm * np.abs(places - off)
     count = _bands(_count(spans, ink.shape), baselines, reach, 0)
