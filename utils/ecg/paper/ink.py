@@ -11,8 +11,8 @@ WIDEST_MM = 1  # of what hides a trace
 LEVEL_MM = 2
 PERIODS = 9  # of 5 mm around, in which a grid is the same
 LINE_MM, LINE = 20, 0.1  # along which a line is as dark, and how often it is in all periods
-# How much more unsure than they vary dark places are; their noise; what says what is beside them.
-UNSURE, NOISE, KNOWN = 3, 0.01, 0.5
+UNSURE, NOISE = 3, 0.01  # what varies tells so much less of its ink; noise of what does not vary
+KNOWN, HIDES = 0.5, 0.02  # what tells enough; part of the paper that does not, under a black grid
 HIDDEN, SPECK_MM = 0.1, 0.9  # ink of what may be ink; what is smaller is none
 PAPER_MM = 2.5  # what is dark over more mm in both directions is a shadow or a crease
 
@@ -59,7 +59,7 @@ def find_ink(flat, inside, px_per_mm):
     weights = np.linalg.solve(spread, ink)
     found = dark @ (weights / (weights @ ink)).astype(np.float32)
     inside = inside & ~_is_thick(found, px_per_mm)
-    found = _without_lines(found * inside, inside, px_per_mm)
+    found = _without_lines(found * inside, inside, px_per_mm) * inside
     return found * ~_is_frame(found, px_per_mm)
 
 
@@ -84,9 +84,12 @@ def _is_frame(found, px_per_mm):
     """Where the paper's edge or the frame of the grid is: bool array (height, width)."""
     long, margin = int(FRAME_MM * px_per_mm), int((MARGIN + 10) * px_per_mm)
     near = cv2.dilate((found > EDGE).astype(np.uint8), np.ones((3, 3), np.uint8))
-    level = cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones((1, long), np.uint8))
+    hole = int(WIDEST_MM * px_per_mm)
+    level, upright = (
+        cv2.morphologyEx(cv2.morphologyEx(near, cv2.MORPH_CLOSE, np.ones(holes, np.uint8)),
+                         cv2.MORPH_OPEN, np.ones(size, np.uint8))
+        for holes, size in (((1, hole), (1, long)), ((hole, 1), (long // 2, 1))))
     level[margin:-margin] = 0  # further inside it may be a lead that fell off
-    upright = cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones((long // 2, 1), np.uint8))
     upright[:, margin:-margin] = 0  # or the QRS of all rows
     return (level | upright) > 0
 
@@ -110,23 +113,26 @@ def _without_lines(found, inside, px_per_mm):
     """
     height, width = (side // (5 * px_per_mm) * 5 * px_per_mm for side in found.shape)
     seen, weight = found[:height, :width], inside[:height, :width].astype(np.float32)
-    for known in (0, 1):
-        ink, known = _beside_grid(seen, weight, known, px_per_mm)
-        weight[known * ink > 0.5] = 0  # that is no grid
+    result = found.copy()
+    ink, known = _beside_grid(seen, weight, False, px_per_mm)
+    if (known < KNOWN).mean() < HIDES:
+        result[:height, :width] = ink
+        return result
+    weight[known * ink > 0.5] = 0  # that is no grid
+    ink, known = _beside_grid(seen, weight, True, px_per_mm)
     reach = int(WIDEST_MM * px_per_mm)
     between = np.maximum(_between(ink, known > KNOWN, reach), _between(
         np.ascontiguousarray(ink.T), np.ascontiguousarray(known.T) > KNOWN, reach).T)
     ink = known * ink + (1 - known) * np.minimum(seen, np.maximum(between, HIDDEN))
     _, labels, stats, _ = cv2.connectedComponentsWithStats((ink > 0.5).astype(np.uint8))
     small = stats[:, 2:4].max(axis=1) < SPECK_MM * px_per_mm
-    result = found.copy()
     result[:height, :width] = np.where(small[labels], np.minimum(ink, HIDDEN), ink)
     return result
 
 
 def _beside_grid(seen, weight, last, px_per_mm):
     """What is darker than the grid, and how certain it is that this is ink: two float32 arrays of
-    the shape of `seen`; weight: the same, 0 where there is no grid; last: whether that is known."""
+    the shape of `seen`; weight: the same, 0 where something else is; last: whether that is known."""
     count, line, square = (_around(each, 5 * px_per_mm)
                            for each in (weight, weight * seen, weight * seen ** 2))
     line = line / np.maximum(count, 1e-3)
