@@ -132,7 +132,7 @@ def _without_lines(found, inside, px_per_mm):
 
 def _beside_grid(seen, weight, last, px_per_mm):
     """What is darker than the grid, and how certain it is that this is ink: two float32 arrays of
-    the shape of `seen`; weight: the same, 0 where something else is; last: whether that is known."""
+    the shape of `seen`; weight: the same, 0 where something else is; last: is that known."""
     count, line, square = (_around(each, 5 * px_per_mm)
                            for each in (weight, weight * seen, weight * seen ** 2))
     line = line / np.maximum(count, 1e-3)
