@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.ecg.paper import grid, ink, labels, layout, pages, traces, vectors
+from utils.ecg.paper import grid, ink, labels, layout, pages, traces, unruled, vectors
 from utils.ecg.paper.pages import EXTENSIONS
 from utils.ecg.signals import LEADS, SAMPLING_RATE, NotAnECG, Raw
 
@@ -112,8 +112,11 @@ def read_sheet(picture, page=1, drawn=None):
 
 
 def _find_grid(picture):
-    found = grid.find_grid(picture)  # what is no grid looks like a coarse one
-    return found if found and found.px_per_mm >= COARSEST else None
+    for find in (grid.find_grid, unruled.find_scale):
+        found = find(picture)
+        if found and found.px_per_mm >= COARSEST:  # what is no grid looks like a coarse one
+            return found
+    return None
 
 
 def _read_turned(dark):
@@ -218,6 +221,9 @@ def _describe(placed, frame, found, rotation):
         scale = f' ({frame.granted}: no calibration pulse or print found, taken for granted)'
     elif frame.pulse:
         scale = ''
+    pixels = f'{found.px_per_mm:.1f} pixels a mm'
+    if not found.ruled:
+        pixels += ' (no grid: by the calibration pulses and the rows\' length)'
     return (f'read from a picture of a sheet: {placed.name} leads, {frame.mm_per_s:g} mm/s, '
-            f'{frame.mm_per_mv:g} mm/mV{scale}, {found.px_per_mm:.1f} pixels a mm, turned by '
+            f'{frame.mm_per_mv:g} mm/mV{scale}, {pixels}, turned by '
             f'{round(rotation, 1) + 0.0:.1f} degrees; shown of each lead: {shown}; {placed.known}')
