@@ -92,7 +92,9 @@ def read_sheet(picture, page=1):
     flat, inside, origin = ink.lay_flat(picture, found, FLAT)
     dark = ink.find_ink(flat, inside, FLAT)
     turn, (heights, clear, frame, placed) = _read_turned(dark)
-    touching = traces.meetings(heights, clear, FLAT)
+    _, _, starts, ends = zip(*placed.stretches)
+    columns = slice(max(int(min(starts) * FLAT), 0), int(max(ends) * FLAT))  # without the pulses
+    touching = traces.meetings(heights[:, columns], clear[:, columns], FLAT)
     lines = [(lead, found.pixels(_on_flat(heights[row], (start, end), dark.shape, turn) / FLAT
                                  + origin)) for lead, row, start, end in placed.stretches]
     values, shown = placed.values, np.isfinite(placed.values)
