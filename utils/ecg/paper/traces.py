@@ -31,7 +31,7 @@ ALONG, UPRIGHT = np.float32(0.01), np.float32(0.003)  # costs of a pixel of ink
 AWAY = np.float32(0.002)  # cost of a mm from the baseline
 GAP = np.float32(4)  # cost of a pixel without ink, along; 1 upright
 NO_GAP, NEAR_MM, BESIDE_MM = np.float32(0.02), 9, 5  # where a row has no ink within these mm
-EXCHANGED_MM = 4
+EXCHANGED_MM = 4  # longer than a QRS
 TOUCHING_MM, TANGLED_MM = 0.3, 5  # two rows are not as near for longer: 0.2 s, a QRS is over
 BASELINE_MM = 50  # the baseline is the median of so much of a trace
 
