@@ -32,7 +32,7 @@ AWAY = np.float32(0.002)  # cost of a mm from the baseline
 GAP = np.float32(4)  # cost of a pixel without ink, along; 1 upright
 NO_GAP, NEAR_MM, BESIDE_MM = np.float32(0.02), 9, 5  # where a row has no ink within these mm
 EXCHANGED_MM = 4  # longer than a QRS
-TOUCHING_MM, TANGLED_MM = 0.3, 5  # two rows are not as near for longer: 0.2 s, a QRS is over
+TOUCHING_MM, TANGLED_MM = 0.3, 1  # so near, and for longer in all, a trace is seldom right
 BASELINE_MM = 50  # the baseline is the median of so much of a trace
 
 
@@ -103,13 +103,12 @@ def meetings(heights, clear, px_per_mm):
     found = []
     for row, (upper, lower) in enumerate(zip(heights, heights[1:]), 1):
         met = (upper >= lower - TOUCHING_MM * px_per_mm) & ~clear[row - 1]
-        edges = np.flatnonzero(np.diff(np.r_[0, met, 0]))
-        longest = max(edges[1::2] - edges[::2], default=0) / px_per_mm
-        if longest > TANGLED_MM:
+        length = met.sum() / px_per_mm
+        if length > TANGLED_MM:
             raise NotAnECG(f'a sheet whose traces of rows {row} and {row + 1} run into each other '
-                           f'for {longest:.0f} mm, so that they cannot be told apart; print it '
-                           'with fewer mm for a mV or in another layout')
-        if longest:
+                           f'for {length:.1f} mm in all, so that they cannot be told apart; print '
+                           'it with fewer mm for a mV or in another layout')
+        if length:
             found.append((row, row + 1))
     return found
 
