@@ -97,7 +97,9 @@ def read_sheet(picture, page=1, drawn=None):
     dark = ink.find_ink(flat, inside, FLAT)
     exact = drawn and _read_lines(drawn.moved(_to_flat(found, origin, drawn.px_per_mm)), dark)
     turn, (heights, clear, frame, placed) = exact or _read_turned(dark)
-    touching = [] if exact else traces.meetings(heights, clear, FLAT)
+    _, _, starts, ends = zip(*placed.stretches)
+    columns = slice(max(int(min(starts) * FLAT), 0), int(max(ends) * FLAT))  # without the pulses
+    touching = traces.meetings(heights[:, columns], clear[:, columns], FLAT)
     lines = [(lead, found.pixels(_on_flat(heights[row], (start, end), dark.shape, turn) / FLAT
                                  + origin)) for lead, row, start, end in placed.stretches]
     values, shown = placed.values, np.isfinite(placed.values)
@@ -165,7 +167,7 @@ def _place_lines(fine, dark, drawn):
     frame = layout.find_frame(dark, heights, vectors.scale_of(drawn.text), FLAT)
     signs = layout.Signs(*(np.repeat(each, FINE, axis=1) for each in frame.signs))
     frame = frame._replace(signs=signs)
-    return heights, None, frame, layout.place(fine, frame, names, FLAT * FINE)
+    return heights, np.ones(heights.shape, bool), frame, layout.place(fine, frame, names, FLAT * FINE)
 
 
 def _to_flat(found, origin, true):

@@ -31,7 +31,8 @@ ALONG, UPRIGHT = np.float32(0.01), np.float32(0.003)  # costs of a pixel of ink
 AWAY = np.float32(0.002)  # cost of a mm from the baseline
 GAP = np.float32(4)  # cost of a pixel without ink, along; 1 upright
 NO_GAP, NEAR_MM, BESIDE_MM = np.float32(0.02), 9, 5  # where a row has no ink within these mm
-TOUCHING_MM, TANGLED_MM = 0.3, 5  # two rows are not as near for longer: 0.2 s, a QRS is over
+EXCHANGED_MM = 4  # longer than a QRS
+TOUCHING_MM, TANGLED_MM = 0.3, 1  # so near, and for longer in all, a trace is seldom right
 BASELINE_MM = 50  # the baseline is the median of so much of a trace
 
 
@@ -102,13 +103,12 @@ def meetings(heights, clear, px_per_mm):
     found = []
     for row, (upper, lower) in enumerate(zip(heights, heights[1:]), 1):
         met = (upper >= lower - TOUCHING_MM * px_per_mm) & ~clear[row - 1]
-        edges = np.flatnonzero(np.diff(np.r_[0, met, 0]))
-        longest = max(edges[1::2] - edges[::2], default=0) / px_per_mm
-        if longest > TANGLED_MM:
+        length = met.sum() / px_per_mm
+        if length > TANGLED_MM:
             raise NotAnECG(f'a sheet whose traces of rows {row} and {row + 1} run into each other '
-                           f'for {longest:.0f} mm, so that they cannot be told apart; print it '
-                           'with fewer mm for a mV or in another layout')
-        if longest:
+                           f'for {length:.1f} mm in all, so that they cannot be told apart; print '
+                           'it with fewer mm for a mV or in another layout')
+        if length:
             found.append((row, row + 1))
     return found
 
@@ -120,8 +120,20 @@ def follow(ink, baselines, px_per_mm):
     Returns: int array (rows, width, 2): the y from and to which it goes within a column
     """
     spans = np.clip(_explain(ink, baselines, px_per_mm), 2, len(ink) - 3) + [-1, 1]
+    _put_in_order(spans, EXCHANGED_MM * px_per_mm)
     # Once more and finely, now that it is known where each baseline wanders and what is others'.
     return _cheapest_ways(ink, baselines, _levels(spans, px_per_mm), spans, px_per_mm)
+
+
+def _put_in_order(spans, least):
+    """Exchange two rows where the lower one is above the upper one for longer than a QRS is."""
+    for upper, lower in zip(spans, spans[1:]):
+        exchanged = upper.sum(axis=1) > lower.sum(axis=1)
+        edges = np.flatnonzero(np.diff(np.r_[0, exchanged, 0]))
+        for start, stop in zip(edges[::2], edges[1::2]):
+            if stop - start > least:
+                upper[start:stop], lower[start:stop] = (lower[start:stop].copy(),
+                                                        upper[start:stop].copy())
 
 
 def _levels(spans, px_per_mm):
