@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.ecg.paper import grid, ink, labels, layout, pages, traces
+from utils.ecg.paper import grid, ink, labels, layout, pages, traces, unruled, vectors
 from utils.ecg.paper.pages import EXTENSIONS
 from utils.ecg.signals import LEADS, SAMPLING_RATE, NotAnECG, Raw
 
@@ -13,6 +13,9 @@ NO_TRACE = 'a picture with a grid and no trace on it, expected an ECG'
 SIDEWAYS = 'a sheet that lies on its side and cannot be read for certain; turn the picture'
 CERTAIN = 0.1  # part of the limb leads that may not follow from one another on what is turned
 FLAT = 8  # pixels a mm of the sheet laid flat
+FINE = 5  # parts of those at which lines of a PDF are read: samples are further apart
+TRUE = 0.004  # part by which the scale may be off that is exact
+EXACT = "; from the PDF's own lines"
 
 
 class Sheet(NamedTuple):
@@ -41,9 +44,9 @@ def read_picture(path):
     """
     file, _, only = path.partition(PAGE)
     sheets, problems = [], []
-    for number, picture in pages.read(file, int(only or 0)):
+    for number, picture, drawn in pages.read(file, int(only or 0)):
         try:
-            sheets.append(read_sheet(picture, number))
+            sheets.append(read_sheet(picture, number, drawn))
         except NotAnECG as error:
             problems.append((number, str(error)))
     if not sheets:
@@ -71,16 +74,17 @@ def paths_of(path):
     if not is_picture(path) or pages.count(path) < 2:
         return [path]
     try:
-        found = [number for number, picture in pages.read(path) if _find_grid(picture)]
+        found = [number for number, picture, _ in pages.read(path) if _find_grid(picture)]
     except NotAnECG:
         return [path]
     return [f'{path}{PAGE}{number}' for number in found] or [path]
 
 
-def read_sheet(picture, page=1):
+def read_sheet(picture, page=1, drawn=None):
     """Read the ECG on one page.
 
-    picture: uint8 array (height, width, 3); page: int, its number
+    picture: uint8 array (height, width, 3); page: int, its number; drawn: vectors.Drawn, what a PDF
+        says of it
     Returns: Sheet
     Raises: signals.NotAnECG, why it is none or cannot be read
     """
@@ -91,14 +95,15 @@ def read_sheet(picture, page=1):
                        'photographed at 150 dpi or more')
     flat, inside, origin = ink.lay_flat(picture, found, FLAT)
     dark = ink.find_ink(flat, inside, FLAT)
-    turn, (heights, frame, placed) = _read_turned(dark)
-    touching = traces.meetings(heights, FLAT)
+    exact = drawn and _read_lines(drawn.moved(_to_flat(found, origin, drawn.px_per_mm)), dark)
+    turn, (heights, clear, frame, placed) = exact or _read_turned(dark)
+    touching = [] if exact else traces.meetings(heights, clear, FLAT)
     lines = [(lead, found.pixels(_on_flat(heights[row], (start, end), dark.shape, turn) / FLAT
                                  + origin)) for lead, row, start, end in placed.stretches]
     values, shown = placed.values, np.isfinite(placed.values)
     rotation = (found.rotation + 90 * turn + 180) % 360 - 180
     raw = Raw(values, list(LEADS), SAMPLING_RATE, ['mV'] * len(LEADS),
-              [_describe(placed, frame, found, rotation)], shown)
+              [_describe(placed, frame, found, rotation) + EXACT * bool(exact)], shown)
     raw.notes.extend(f'the traces of rows {upper} and {lower} touch: a QRS there may be cut, or be '
                      'taken for the other row\'s; compare with the picture in the report'
                      for upper, lower in touching)
@@ -107,8 +112,11 @@ def read_sheet(picture, page=1):
 
 
 def _find_grid(picture):
-    found = grid.find_grid(picture)  # what is no grid looks like a coarse one
-    return found if found and found.px_per_mm >= COARSEST else None
+    for find in (grid.find_grid, unruled.find_scale):
+        found = find(picture)
+        if found and found.px_per_mm >= COARSEST:  # what is no grid looks like a coarse one
+            return found
+    return None
 
 
 def _read_turned(dark):
@@ -121,7 +129,7 @@ def _read_turned(dark):
     for turn in (0, 2) if ink.is_level(dark, FLAT) else (1, 3):
         try:
             found.append((turn, _read_traces(np.rot90(dark, turn))))
-            _, frame, placed = found[-1][1]
+            _, _, frame, placed = found[-1][1]
             if placed.broken < CERTAIN and (not turn or frame.pulse or placed.named >= layout.FEW):
                 return found[-1]
         except NotAnECG as error:
@@ -131,20 +139,59 @@ def _read_turned(dark):
     raise problems[0] if problems else NotAnECG(SIDEWAYS)
 
 
+def _read_lines(drawn, dark):
+    """As _read_turned(), from what a PDF draws, or None where its traces are not clear; drawn:
+    vectors.Drawn on the flat sheet."""
+    for turn in range(4):
+        upright = np.ascontiguousarray(np.rot90(dark, turn))
+        lines = drawn.moved(lambda each: _turned(each, dark.shape, -turn))
+        fine = vectors.rows_of(lines, upright, FLAT, FINE)
+        if fine is None or len(fine) not in layout.LAYOUTS:
+            continue
+        try:
+            return turn, _place_lines(fine, upright, lines)
+        except NotAnECG:
+            if not turn:  # a picture of it would be read no better
+                raise
+    return None
+
+
+def _place_lines(fine, dark, drawn):
+    """What stands on a sheet that is upright, as _read_traces(); fine: as vectors.rows_of()."""
+    heights = (fine[:, FINE // 2::FINE] + 0.5) / FINE - 0.5
+    names = vectors.names_of(drawn, FLAT)
+    if len(names) < layout.FEW:
+        names = [word for word in labels.read_words(dark, heights, FLAT) if word.lead]
+    frame = layout.find_frame(dark, heights, vectors.scale_of(drawn.text), FLAT)
+    signs = layout.Signs(*(np.repeat(each, FINE, axis=1) for each in frame.signs))
+    frame = frame._replace(signs=signs)
+    return heights, None, frame, layout.place(fine, frame, names, FLAT * FINE)
+
+
+def _to_flat(found, origin, true):
+    """What puts pixels of a picture that is straight on the flat sheet: function of float arrays
+    (n, 2); true: pixels a mm, across and down, if the picture is true to size."""
+    x, y = np.meshgrid(*(np.linspace(*ends, 9) for ends in zip(found.low, found.high)))
+    on_sheet = np.stack([x.ravel(), y.ravel()], axis=1)
+    flat, pixels = (on_sheet - origin) * FLAT, found.pixels(on_sheet)
+    matrix = np.linalg.lstsq(np.c_[pixels, np.ones(len(flat))], flat, rcond=None)[0]
+    exact = np.diag(FLAT / true)
+    if np.abs(matrix[:2] - exact).max() < TRUE * exact.max():
+        matrix = np.r_[exact, [(flat - pixels @ exact).mean(axis=0)]]
+    return lambda places: places @ matrix[:2] + matrix[2]
+
+
 def _read_traces(dark):
-    """What stands on a sheet that is upright: (heights of traces.measure(), Frame, Placed)."""
+    """What stands on a sheet that is upright: (heights and clear of traces.read(), Frame,
+    Placed)."""
     dark = np.ascontiguousarray(dark)
-    baselines = traces.find_rows(dark, FLAT)
-    if not len(baselines):
-        raise NotAnECG(NO_TRACE)
-    heights = traces.measure(dark, traces.follow(dark, baselines, FLAT), FLAT)
-    heights = traces.drop_edges(heights, FLAT)
+    heights, clear = traces.read(dark, FLAT)
     if not len(heights):
         raise NotAnECG(NO_TRACE)
     words = labels.read_words(dark, heights, FLAT)
     frame = layout.find_frame(dark, heights, labels.scale_of(words), FLAT)
     placed = layout.place(heights, frame, [word for word in words if word.lead], FLAT)
-    return heights, frame, placed
+    return heights, clear, frame, placed
 
 
 def _on_flat(row, span, shape, turn):
@@ -152,10 +199,17 @@ def _on_flat(row, span, shape, turn):
     degrees: float array (n, 2), pixels."""
     columns = np.arange(max(int(span[0] * FLAT), 0), min(int(span[1] * FLAT), len(row)))
     columns = columns[np.isfinite(row[columns])]
+    places = np.stack([columns, row[columns]], axis=1)
+    return _turned(places, shape[::-1] if turn % 2 else shape, turn)
+
+
+def _turned(places, shape, turn):
+    """Where places on a sheet of a shape, float array (n, 2), pixels, are after it was turned
+    clockwise by `turn` times 90 degrees."""
     middle = (np.array(shape[::-1]) - 1) / 2
-    places = np.stack([columns, row[columns]], axis=1) - (middle[::-1] if turn % 2 else middle)
+    places = places - middle
     turned = (places[:, 0] + 1j * places[:, 1]) * 1j ** turn
-    return np.stack([turned.real, turned.imag], axis=1) + middle
+    return np.stack([turned.real, turned.imag], axis=1) + (middle[::-1] if turn % 2 else middle)
 
 
 def _describe(placed, frame, found, rotation):
@@ -167,6 +221,9 @@ def _describe(placed, frame, found, rotation):
         scale = f' ({frame.granted}: no calibration pulse or print found, taken for granted)'
     elif frame.pulse:
         scale = ''
+    pixels = f'{found.px_per_mm:.1f} pixels a mm'
+    if not found.ruled:
+        pixels += ' (no grid: by the calibration pulses and the rows\' length)'
     return (f'read from a picture of a sheet: {placed.name} leads, {frame.mm_per_s:g} mm/s, '
-            f'{frame.mm_per_mv:g} mm/mV{scale}, {found.px_per_mm:.1f} pixels a mm, turned by '
+            f'{frame.mm_per_mv:g} mm/mV{scale}, {pixels}, turned by '
             f'{round(rotation, 1) + 0.0:.1f} degrees; shown of each lead: {shown}; {placed.known}')
