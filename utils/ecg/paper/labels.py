@@ -78,7 +78,7 @@ def scale_of(words):
     """
     result = []
     for unit, values in zip(UNITS, (('25', '50'), ('5', '10', '20'))):
-        units = [word for word in words if SPELLED.get(word.text, word.text) == unit]
+        units = [word for word in words if word.text == unit]
         before = [{word.text for word in words
                    if word.text in values and abs(word.y - other.y) < 1.5
                    and -SLIM_MM < other.x - word.right < 3.5} for other in units]
@@ -181,5 +181,5 @@ def _templates():
         for picture in pictures:
             ys, xs = np.nonzero(picture > 100)
             part = picture[ys.min():ys.max() + 1, xs.min():xs.max() + 1]
-            found.append((_standard(part), word, part.shape[1] / part.shape[0]))
+            found.append((_standard(part), SPELLED.get(word, word), part.shape[1] / part.shape[0]))
     return tuple(map(np.array, zip(*found)))

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from scipy.interpolate import CubicSpline
-from scipy.signal import find_peaks
 
 from utils.ecg.paper import labels
 from utils.ecg.signals import LEADS, SAMPLES, SAMPLING_RATE, NotAnECG
@@ -53,7 +52,7 @@ SHORTEST = 0.9  # of the whole length that must be there
 SHOWN = 0.2  # signs where leads begin within the rows
 SURE = 1.5  # ends of the traces and of columns, of which signs are seen
 WHITE_MM, NEAR_MM = 0.35, 0.5  # before a trace that begins; that rows may begin beside each other
-UPRIGHT_MM, THICK_MM, DASH_MM, JUMP_MM = 2.5, 1.2, 0.9, 0.8  # of lines between columns
+UPRIGHT_MM, THICK_MM, DASH_MM = 2.5, 1.2, 0.9  # of lines between columns
 # What a name, the end of a pulse and what may be the trace itself count beside other signs.
 NAME, PULSE, STEP = 0.5, 0.7, 0.5
 FEW, MISREAD = 3, 0.15  # names, below which they say nothing; part that may be misread
@@ -74,7 +73,7 @@ class Pulse(NamedTuple):
 class Signs(NamedTuple):
     """What may show where the columns of leads begin, each float array (rows, width), 0 to 1:
     begins and ends of a trace beside white; ticks: upright lines outside of the traces; steps:
-    jumps and upright lines that may be the traces' own."""
+    upright lines that may be the traces' own."""
     begins: np.ndarray
     ends: np.ndarray
     ticks: np.ndarray
@@ -177,16 +176,9 @@ def _find_signs(ink, heights, px_per_mm):
                        for at in middles])
              for upright in (_upright(ink, px_per_mm), _upright(
                  labels.without(ink, heights, px_per_mm, THICK_MM), px_per_mm))]
-    jumps = []
-    for row in heights:
-        there = np.flatnonzero(np.isfinite(row))
-        filled = np.interp(np.arange(len(row)), there, row[there])
-        steep = np.abs(np.diff(filled, prepend=filled[0]))
-        places = find_peaks(steep, height=JUMP_MM * px_per_mm)[0] - 0.5
-        jumps.append(_bumps((places, len(row)), px_per_mm))
     return Signs(_begins(ink, heights, px_per_mm),
                  _begins(ink[:, ::-1], heights[:, ::-1], px_per_mm)[:, ::-1],
-                 lines[1], STEP * np.maximum(lines[0], jumps))
+                 lines[1], STEP * lines[0])
 
 
 def _upright(ink, px_per_mm):
@@ -407,7 +399,7 @@ def place(heights, frame, names, px_per_mm):
         raise NotAnECG(f'traces that are not {frame.length:.0f} mm long, and of which neither '
                        'lines, gaps nor names say where each lead begins; is the sheet cut off?')
     if order.frame.inner < SHOWN:
-        raise NotAnECG(f'a sheet as {order.name} on which no line, gap, step or name shows that '
+        raise NotAnECG(f'a sheet as {order.name} on which no line, gap or name shows that '
                        'other leads begin within the rows; is it cut off?')
     return _place_as(order, heights, px_per_mm)
 
