@@ -54,12 +54,13 @@ def read_words(ink, heights, px_per_mm):
     found = []
     for picture, level, least in ((ink, INK, ALIKE), (ink, FAINT, ALIKE),
                                   (without(ink, heights, px_per_mm), INK, CUT)):
-        for x, y, width, height in _with_parts(_boxes(picture, level, px_per_mm),
-                                               picture > level):
+        for x, y, width, height, part in _with_parts(_boxes(picture, level, px_per_mm),
+                                                     picture > level):
             word = _standard(picture[y:y + height, x:x + width])
             alike = np.where(np.abs(np.log(aspects * height / width)) < 0.3, templates @ word, 0)
             best = alike.argmax()
-            if alike[best] > max(least, alike[texts != texts[best]].max() + BETTER):
+            known = not part or texts[best] in UNITS + NUMBERS
+            if known and alike[best] > max(least, alike[texts != texts[best]].max() + BETTER):
                 edges = np.array([x, x + width, y + height / 2]) / px_per_mm
                 found.append(Word(texts[best], LEADS_OF[texts[best]], *edges, alike[best]))
     result = []
@@ -141,8 +142,8 @@ def _boxes(ink, level, px_per_mm):
 
 def _with_parts(boxes, mask):
     """The boxes, and of long ones what may be a unit at the end and a number glued to it: list of
-    (x, y, width, height)."""
-    result = [tuple(box) for box in boxes]
+    (x, y, width, height, whether it is a part)."""
+    result = [(*box, False) for box in boxes]
     for x, y, width, height in boxes:
         edges = np.flatnonzero(np.diff(np.r_[0, mask[y:y + height, x:x + width].any(axis=0), 0]))
         starts, ends = edges[::2], edges[1::2]
@@ -153,7 +154,7 @@ def _with_parts(boxes, mask):
                     part = slice(x + starts[one], x + ends[last])
                     lines = np.flatnonzero(mask[y:y + height, part].any(axis=1))
                     result.append((part.start, y + lines[0], part.stop - part.start,
-                                   lines[-1] - lines[0] + 1))
+                                   lines[-1] - lines[0] + 1, True))
     return list(dict.fromkeys(result))
 
 

@@ -45,7 +45,7 @@ HALF_MM = 12  # from the begin of a row, in which a pulse that is cut is
 BESIDE_TRACE_MM = 40  # of the begin or end of a row, in which a pulse is
 LENGTH_MM = 250  # of 10 s at 25 mm/s, of 5 s at 50 mm/s
 STRETCH, STEPS = 0.025, 81  # part by which print may be longer or shorter than its grid says
-CAPS_MM = 1.2  # by which traces seem longer, by the pen
+CAPS_MM, PEN_MM = 1.2, 0.15  # by which traces seem longer, by the pen at one end
 FOOT_MM = 3  # of a pulse, beside it
 BEYOND_MM = 40  # beside what is read, in which pulses and print may be
 SHORTEST = 0.9  # of the whole length that must be there
@@ -255,8 +255,9 @@ def _find_span(frame, names, shape, weight, px_per_mm):
     start, end = ((_nearest(each, at) - pad + 0.5) / px_per_mm
                   for each, at in ((first, start), (last, end)))
     over = end - start - frame.length
-    if all(seen) and abs(over) < CAPS_MM:  # a pen begins and ends as wide as it is
-        start, end = start + over / 2, end - over / 2
+    # A pen begins and ends as wide as it is.
+    pen = over / 2 if all(seen) and abs(over) < CAPS_MM else PEN_MM
+    start, end = start + pen * seen[0], end - pen * seen[1]
     return frame._replace(start=start, end=end, sure=sure, inner=between)
 
 
@@ -383,11 +384,6 @@ def place(heights, frame, names, px_per_mm):
                        'order that is not known here, or the traces cannot be followed')
     _refuse_limbs_as_chest(order)
     _refuse_exchanged(order)
-    left, right = order.cells[:6], order.cells[6:]
-    if order.lead_rows == 6 and _broken([(one[0], *other[1:]) for one, other in zip(left, right)],
-                                        6) < BROKEN:
-        raise NotAnECG('a sheet with six rows of limb leads alone, expected all twelve leads; '
-                       'sheets of two pages cannot be read')
     seen = min(order.frame.end, frame.end) - max(order.frame.start, frame.start)
     if seen < SHORTEST * frame.length:
         raise NotAnECG(f'traces of {seen:.0f} mm, expected {frame.length:.0f}; is the sheet cut '
@@ -485,7 +481,7 @@ def _cells(heights, frame, shape, names, px_per_mm, shear=0.0):
     cells = []
     for column in range(columns):
         for row in range(lead_rows):
-            start = frame.start + column * length + shear * row
+            start = frame.start + column * length + shear * (row - (len(heights) - 1) / 2)
             values = _read(heights[row], (start, start + length), count, frame, px_per_mm)
             cells.append((names[column * lead_rows + row], row, start, start + length,
                           column * count, values))
@@ -616,7 +612,8 @@ def _assemble(heights, order, px_per_mm, named):
     strips = []
     for row in range(lead_rows, len(heights)):
         strip = np.full(SAMPLES, np.nan)
-        span = frame.start + order.shear * row, frame.end + order.shear * row
+        later = order.shear * (row - (len(heights) - 1) / 2)
+        span = frame.start + later, frame.end + later
         count = round(frame.length / frame.mm_per_s * SAMPLING_RATE)
         strip[:count] = _read(heights[row], span, count, frame, px_per_mm)
         lead, shift = _lead_of(strip, values, named.get(row))
