@@ -16,7 +16,8 @@ HERSHEY = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_C
 TWELVE = ('aVR', 'aVL', 'aVF', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6')  # I is any upright stroke
 OTHERS = ('V7', 'V8', 'V9', 'V3R', 'V4R', 'V5R', 'V6R')
 OLD = {'VR': 'aVR', 'VL': 'aVL', 'VF': 'aVF'}  # or an a that a separator touches
-NUMBERS, UNITS = ('5', '10', '20', '25', '50'), ('mm/s', 'mm/mV')
+NUMBERS = ('5', '10', '20', '25', '50', '5.0', '10.0', '20.0', '25.0', '50.0')
+UNITS = {'mm/s': (25, 50), 'mm/mV': (5, 10, 20)}
 SPELLED = {'mm/sec': 'mm/s', 'mm/mv': 'mm/mV'}
 LETTERS = (3, 4, 5, 6)  # of a unit, some of which touch
 # What is no name is read, too, so that it is not taken for one.
@@ -59,7 +60,7 @@ def read_words(ink, heights, px_per_mm):
             word = _standard(picture[y:y + height, x:x + width])
             alike = np.where(np.abs(np.log(aspects * height / width)) < 0.3, templates @ word, 0)
             best = alike.argmax()
-            known = not part or texts[best] in UNITS + NUMBERS
+            known = not part or texts[best] in (*UNITS, *NUMBERS)
             if known and alike[best] > max(least, alike[texts != texts[best]].max() + BETTER):
                 edges = np.array([x, x + width, y + height / 2]) / px_per_mm
                 found.append(Word(texts[best], LEADS_OF[texts[best]], *edges, alike[best]))
@@ -78,16 +79,17 @@ def scale_of(words):
     Raises: NotAnECG where there is more than one
     """
     result = []
-    for unit, values in zip(UNITS, (('25', '50'), ('5', '10', '20'))):
-        units = [word for word in words if word.text == unit]
-        before = [{word.text for word in words
-                   if word.text in values and abs(word.y - other.y) < 1.5
-                   and -SLIM_MM < other.x - word.right < 3.5} for other in units]
-        found = set().union(*before)
+    numbers = [word for word in words if word.text in NUMBERS]
+    for unit, values in UNITS.items():
+        before = [{float(word.text) for word in numbers
+                   if float(word.text) in values and abs(word.y - other.y) < 1.5
+                   and -SLIM_MM < other.x - word.right < 3.5} for other in words
+                  if other.text == unit]
+        found = sorted(set().union(*before))
         if len(found) > 1:
-            raise NotAnECG(f'a sheet on which {" and ".join(sorted(found))} {unit} are printed; '
+            raise NotAnECG(f'a sheet on which {found[0]:g} and {found[-1]:g} {unit} are printed; '
                            'expected one scale for all leads')
-        result.append(None if not units else float(found.pop()) if all(before) else np.nan)
+        result.append((found[0] if all(before) else np.nan) if before else None)
     return result
 
 

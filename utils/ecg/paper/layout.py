@@ -23,7 +23,7 @@ STRIPS = dict.fromkeys(('I', 'III', 'aVR', 'aVL', 'aVF', 'V2', 'V3', 'V4', 'V6')
 FROM_LIMBS = {'I': (1, 0), 'II': (0, 1), 'III': (-1, 1), 'aVR': (-0.5, -0.5), '-aVR': (0.5, 0.5),
               'aVL': (1, -0.5), 'aVF': (-0.5, 1)}
 SIX = np.array([FROM_LIMBS[lead] for lead in LEADS[:6]])
-LIKE_LIMBS = 0.3  # part of six chest leads in a column that does not follow so, at least
+LIKE_LIMBS = 0.05, 0.3  # part of three and of six chest leads that does not follow so, at least
 SELDOM = 1.3  # times as well as the usual order Cabrera's must agree to be taken for it
 BROKEN = 0.22  # part of the limb leads that may not follow from one another
 # s of 5 that may be spoilt, by a tick, a name or a crossing, if so much of a lead is elsewhere.
@@ -527,7 +527,7 @@ def _refuse_limbs_as_chest(order):
     rows, cells = order.lead_rows, order.cells
     chest = [_broken([(lead, *cell[1:]) for lead, cell in zip(LEADS, cells[column:])][:rows], rows)
              for column in range(0, len(cells), rows) if cells[column][0] in LEADS[6:]]
-    if chest and max(chest) < (LIKE_LIMBS if rows == 6 else LIKE_LIMBS / 3):
+    if chest and max(chest) < (LIKE_LIMBS[rows == 6]):
         raise NotAnECG(f'a sheet as {order.name} whose chest leads follow from one another as '
                        'limb leads do; expected twelve leads on a page, are there fewer?')
 
