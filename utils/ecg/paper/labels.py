@@ -19,7 +19,7 @@ OLD = {'VR': 'aVR', 'VL': 'aVL', 'VF': 'aVF'}  # or an a that a separator touche
 NUMBERS = ('5', '10', '20', '25', '50', '5.0', '10.0', '20.0', '25.0', '50.0')
 UNITS = {'mm/s': (25, 50), 'mm/mV': (5, 10, 20)}
 SPELLED = {'mm/sec': 'mm/s', 'mm/mv': 'mm/mV'}
-LETTERS = (3, 4, 5, 6)  # of a unit, some of which touch
+LETTERS, DIGITS = (3, 4, 5, 6), (1, 2, 3, 4)  # of a unit, some touch, and of a number before it
 # What is no name is read, too, so that it is not taken for one.
 WORDS = (*TWELVE, *OTHERS, *OLD, *NUMBERS, *UNITS, *SPELLED, 'AVR', 'AVL', 'AVF', '-aVR', '-AVR',
          'II', 'III', 'Hz', 'ms', 'VT', 'QT', 'PR', 'HR')
@@ -150,13 +150,15 @@ def _with_parts(boxes, mask):
         edges = np.flatnonzero(np.diff(np.r_[0, mask[y:y + height, x:x + width].any(axis=0), 0]))
         starts, ends = edges[::2], edges[1::2]
         for unit in LETTERS:
-            for number in (1, 2) if len(starts) > unit else ():
+            for number in DIGITS if len(starts) > unit else ():
                 first = max(len(starts) - unit - number, 0)
                 for one, last in ((first, -unit - 1), (len(starts) - unit, -1)):
                     part = slice(x + starts[one], x + ends[last])
                     lines = np.flatnonzero(mask[y:y + height, part].any(axis=1))
-                    result.append((part.start, y + lines[0], part.stop - part.start,
-                                   lines[-1] - lines[0] + 1, True))
+                    high = lines[-1] - lines[0] + 1
+                    if high > 0.5 * height:
+                        result.append((part.start, y + lines[0], part.stop - part.start, high,
+                                       True))
     return list(dict.fromkeys(result))
 
 
