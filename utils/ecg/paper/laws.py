@@ -1,5 +1,5 @@
-"""The heart's own laws: of the six limb leads any two give the others, a rhythm strip is its lead, and
-beats are alike. One beat may be spoilt by what crosses it without a law being broken.
+"""The heart's own laws: of the six limb leads any two give the others, a rhythm strip is its lead,
+and beats are alike. One beat may be spoilt by what crosses it without a law being broken.
 """
 import itertools
 
@@ -47,7 +47,7 @@ def broken(cells, lead_rows):
 
 
 def refuse_limbs_as_chest(order):
-    """Refuse a layout.Order whose chest leads keep the laws of limb leads, as I to aVF of 10 s do."""
+    """Refuse a layout.Order whose chest leads keep the laws of limb leads, as I to aVF do."""
     rows, cells = order.lead_rows, order.cells
     chest = [broken([(lead, *cell[1:]) for lead, cell in zip(LEADS, cells[column:])][:rows], rows)
              for column in range(0, len(cells), rows) if cells[column][0] in LEADS[6:]]
