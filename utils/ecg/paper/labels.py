@@ -16,9 +16,10 @@ HERSHEY = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_C
 TWELVE = ('aVR', 'aVL', 'aVF', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6')  # I is any upright stroke
 OTHERS = ('V7', 'V8', 'V9', 'V3R', 'V4R', 'V5R', 'V6R')
 OLD = {'VR': 'aVR', 'VL': 'aVL', 'VF': 'aVF'}  # or an a that a separator touches
-NUMBERS, UNITS = ('5', '10', '20', '25', '50'), ('mm/s', 'mm/mV')
+NUMBERS = ('5', '10', '20', '25', '50', '5.0', '10.0', '20.0', '25.0', '50.0')
+UNITS = {'mm/s': (25, 50), 'mm/mV': (5, 10, 20)}
 SPELLED = {'mm/sec': 'mm/s', 'mm/mv': 'mm/mV'}
-LETTERS = (3, 4, 5, 6)  # of a unit, some of which touch
+LETTERS, DIGITS = (3, 4, 5, 6), (1, 2, 3, 4)  # of a unit, some touch, and of a number before it
 # What is no name is read, too, so that it is not taken for one.
 WORDS = (*TWELVE, *OTHERS, *OLD, *NUMBERS, *UNITS, *SPELLED, 'AVR', 'AVL', 'AVF', '-aVR', '-AVR',
          'II', 'III', 'Hz', 'ms', 'VT', 'QT', 'PR', 'HR')
@@ -54,12 +55,13 @@ def read_words(ink, heights, px_per_mm):
     found = []
     for picture, level, least in ((ink, INK, ALIKE), (ink, FAINT, ALIKE),
                                   (without(ink, heights, px_per_mm), INK, CUT)):
-        for x, y, width, height in _with_parts(_boxes(picture, level, px_per_mm),
-                                               picture > level):
+        for x, y, width, height, part in _with_parts(_boxes(picture, level, px_per_mm),
+                                                     picture > level):
             word = _standard(picture[y:y + height, x:x + width])
             alike = np.where(np.abs(np.log(aspects * height / width)) < 0.3, templates @ word, 0)
             best = alike.argmax()
-            if alike[best] > max(least, alike[texts != texts[best]].max() + BETTER):
+            known = not part or texts[best] in (*UNITS, *NUMBERS)
+            if known and alike[best] > max(least, alike[texts != texts[best]].max() + BETTER):
                 edges = np.array([x, x + width, y + height / 2]) / px_per_mm
                 found.append(Word(texts[best], LEADS_OF[texts[best]], *edges, alike[best]))
     result = []
@@ -71,19 +73,23 @@ def read_words(ink, heights, px_per_mm):
 
 
 def scale_of(words):
-    """The scale that is printed: [mm/s, mm/mV], each None where there is none.
+    """The scale that is printed: [mm/s, mm/mV], each None where there is none, NaN where a number
+    cannot be read.
 
     Raises: NotAnECG where there is more than one
     """
     result = []
-    for unit, values in zip(UNITS, (('25', '50'), ('5', '10', '20'))):
-        found = {word.text for word in words for other in words
-                 if word.text in values and SPELLED.get(other.text, other.text) == unit
-                 and abs(word.y - other.y) < 1.5 and -SLIM_MM < other.x - word.right < 3.5}
+    numbers = [word for word in words if word.text in NUMBERS]
+    for unit, values in UNITS.items():
+        before = [{float(word.text) for word in numbers
+                   if float(word.text) in values and abs(word.y - other.y) < 1.5
+                   and -SLIM_MM < other.x - word.right < 3.5} for other in words
+                  if other.text == unit]
+        found = sorted(set().union(*before))
         if len(found) > 1:
-            raise NotAnECG(f'a sheet on which {" and ".join(sorted(found))} {unit} are printed; '
+            raise NotAnECG(f'a sheet on which {found[0]:g} and {found[-1]:g} {unit} are printed; '
                            'expected one scale for all leads')
-        result.append(float(found.pop()) if found else None)
+        result.append((found[0] if all(before) else np.nan) if before else None)
     return result
 
 
@@ -138,19 +144,21 @@ def _boxes(ink, level, px_per_mm):
 
 def _with_parts(boxes, mask):
     """The boxes, and of long ones what may be a unit at the end and a number glued to it: list of
-    (x, y, width, height)."""
-    result = [tuple(box) for box in boxes]
+    (x, y, width, height, whether it is a part)."""
+    result = [(*box, False) for box in boxes]
     for x, y, width, height in boxes:
         edges = np.flatnonzero(np.diff(np.r_[0, mask[y:y + height, x:x + width].any(axis=0), 0]))
         starts, ends = edges[::2], edges[1::2]
         for unit in LETTERS:
-            for number in (1, 2) if len(starts) > unit else ():
+            for number in DIGITS if len(starts) > unit else ():
                 first = max(len(starts) - unit - number, 0)
                 for one, last in ((first, -unit - 1), (len(starts) - unit, -1)):
                     part = slice(x + starts[one], x + ends[last])
                     lines = np.flatnonzero(mask[y:y + height, part].any(axis=1))
-                    result.append((part.start, y + lines[0], part.stop - part.start,
-                                   lines[-1] - lines[0] + 1))
+                    high = lines[-1] - lines[0] + 1
+                    if high > 0.5 * height:
+                        result.append((part.start, y + lines[0], part.stop - part.start, high,
+                                       True))
     return list(dict.fromkeys(result))
 
 
@@ -178,5 +186,5 @@ def _templates():
         for picture in pictures:
             ys, xs = np.nonzero(picture > 100)
             part = picture[ys.min():ys.max() + 1, xs.min():xs.max() + 1]
-            found.append((_standard(part), word, part.shape[1] / part.shape[0]))
+            found.append((_standard(part), SPELLED.get(word, word), part.shape[1] / part.shape[0]))
     return tuple(map(np.array, zip(*found)))

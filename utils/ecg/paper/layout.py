@@ -3,40 +3,21 @@
 The rows, the length of the traces and the calibration pulses say what the sheet may be; the heart's
 own law says what it is: of the six limb leads any two give the others (Einthoven, Goldberger).
 """
-import itertools
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from scipy.interpolate import CubicSpline
-from scipy.signal import find_peaks
 
-from utils.ecg.paper import labels
+from utils.ecg.paper import labels, laws
 from utils.ecg.signals import LEADS, SAMPLES, SAMPLING_RATE, NotAnECG
 
 CABRERA = ('aVL', 'I', '-aVR', 'II', 'aVF', 'III', *LEADS[6:])
 # {rows of traces: [(rows of leads, columns)]}; the rows below those are rhythm strips.
 LAYOUTS = {3: [(3, 4)], 4: [(3, 4)], 5: [(3, 4)], 6: [(6, 2), (3, 4)], 7: [(6, 2)], 8: [(6, 2)],
            9: [(6, 2)], 12: [(12, 1)]}
-# Of a strip: how much more it must be like a lead that is seldom one.
-STRIPS = dict.fromkeys(('I', 'III', 'aVR', 'aVL', 'aVF', 'V2', 'V3', 'V4', 'V6'), 1.5)
-# What I and II give of each limb lead.
-FROM_LIMBS = {'I': (1, 0), 'II': (0, 1), 'III': (-1, 1), 'aVR': (-0.5, -0.5), '-aVR': (0.5, 0.5),
-              'aVL': (1, -0.5), 'aVF': (-0.5, 1)}
-SIX = np.array([FROM_LIMBS[lead] for lead in LEADS[:6]])
 SELDOM = 1.3  # times as well as the usual order Cabrera's must agree to be taken for it
-BROKEN = 0.22  # part of the limb leads that may not follow from one another
-# s of 5 that may be spoilt, by a tick, a name or a crossing, if so much of a lead is elsewhere.
-SPOILT, ELSEWHERE = 0.3, 0.4
-UNLIKE, BETTER = 0.2, 0.9  # what unlike beats count; part that rows exchanged must have less
 SHEARS = np.linspace(-1.2, 1.2, 25)  # mm by which the last row of leads may be behind the first
-# Part by which a strip may differ from its lead; and if it bears the lead's name, or differs from
-# all others by so many times as much. What is of another time differs from all leads.
-OTHER, CLEARLY = (0.3, 0.4), 1.6
-ELSEWHEN, ALIKE, BEAT = 0.75, 0.93, 1.2  # then s of it are alike at another time
-BLOCKS = 8  # parts of a strip that are levelled
-SHIFTS = np.arange(-8, 9, 2)  # samples that each of them may be shifted by
-SLOWER = 4  # samples of which beats are compared
 SPEEDS, GAINS = (25, 50), (5, 10, 20)  # mm/s, mm/mV
 USUALLY = 25, 10
 PULSE_MM, PULSE_OFF = (3.5, 5, 10), 0.2  # widths, some are narrow; log by which one may be off
@@ -46,11 +27,13 @@ BESIDE_TRACE_MM = 40  # of the begin or end of a row, in which a pulse is
 LENGTH_MM = 250  # of 10 s at 25 mm/s, of 5 s at 50 mm/s
 STRETCH, STEPS = 0.025, 81  # part by which print may be longer or shorter than its grid says
 CAPS_MM, PEN_MM = 1.2, 0.15  # by which traces seem longer, by the pen at one end
+FOOT_MM = 3  # of a pulse, beside it
 BEYOND_MM = 40  # beside what is read, in which pulses and print may be
 SHORTEST = 0.9  # of the whole length that must be there
+SHOWN = 0.2  # signs where leads begin within the rows
 SURE = 1.5  # ends of the traces and of columns, of which signs are seen
 WHITE_MM, NEAR_MM = 0.35, 0.5  # before a trace that begins; that rows may begin beside each other
-UPRIGHT_MM, THICK_MM, DASH_MM, JUMP_MM = 2.5, 1.2, 0.9, 0.8  # of lines between columns
+UPRIGHT_MM, THICK_MM, DASH_MM = 2.5, 1.2, 0.9  # of lines between columns
 # What a name, the end of a pulse and what may be the trace itself count beside other signs.
 NAME, PULSE, STEP = 0.5, 0.7, 0.5
 FEW, MISREAD = 3, 0.15  # names, below which they say nothing; part that may be misread
@@ -71,7 +54,7 @@ class Pulse(NamedTuple):
 class Signs(NamedTuple):
     """What may show where the columns of leads begin, each float array (rows, width), 0 to 1:
     begins and ends of a trace beside white; ticks: upright lines outside of the traces; steps:
-    jumps and upright lines that may be the traces' own."""
+    upright lines that may be the traces' own."""
     begins: np.ndarray
     ends: np.ndarray
     ticks: np.ndarray
@@ -82,7 +65,8 @@ class Frame(NamedTuple):
     """The scale, and where the traces may begin and end, in mm of the flat sheet.
 
     length: of 10 s at 25 mm/s; pulse: Pulse or None; granted: str, the units for which neither a
-    pulse nor print says the scale; start, end: of what is shown; sure: of these
+    pulse nor print says the scale; start, end: of the traces, then of what is read of them; sure:
+    float, the signs of all ends of columns; inner: float, the mean of those within the rows
     """
     signs: Signs
     length: float
@@ -93,6 +77,7 @@ class Frame(NamedTuple):
     start: float = 0.0
     end: float = 0.0
     sure: float = 0.0
+    inner: float = 1.0
 
 
 class Placed(NamedTuple):
@@ -132,15 +117,17 @@ def find_frame(ink, heights, printed, px_per_mm):
         traces.measure(); printed: [mm/s, mm/mV] as labels.scale_of()
     Raises: NotAnECG where a pulse contradicts what is printed
     """
-    most = np.flatnonzero(np.isfinite(heights).mean(axis=0) >= 0.5)
-    span = (most[0] / px_per_mm, most[-1] / px_per_mm) if len(most) else (0.0, 0.0)
+    span = tuple(np.median([_longest(np.isfinite(row), px_per_mm) for row in heights], axis=0))
     pulse = _find_pulse(ink, len(heights), span, px_per_mm)
     measured = [None, None]
     if pulse:
         measured = [SPEEDS[int(pulse.width > FAST_MM)] if pulse.width else None,
                     min(GAINS, key=lambda each: abs(np.log(each / pulse.height)))]
     for one, other, unit in zip(measured, printed, labels.UNITS):
-        if one and other and one != other:
+        if not one and other is not None and np.isnan(other):
+            raise NotAnECG(f'a sheet without a calibration pulse on which {unit} is printed, and '
+                           'the number before it cannot be read')
+        if one and other and one != other and not np.isnan(other):
             raise NotAnECG(f'a sheet whose calibration pulse says {one:g} {unit}, and on which '
                            f'{other:g} {unit} is printed')
     speed, gain = (one or other or usual for one, other, usual in zip(measured, printed, USUALLY))
@@ -151,6 +138,17 @@ def find_frame(ink, heights, printed, px_per_mm):
                  ' and '.join(granted), *span)
 
 
+def _longest(there, px_per_mm, close=4):
+    """The longest stretch with ink, holes of `close` mm allowed: (start, end), mm."""
+    columns = np.flatnonzero(there)
+    if not len(columns):
+        return 0.0, 0.0
+    breaks = np.flatnonzero(np.diff(columns) > close * px_per_mm)
+    starts, ends = columns[np.r_[0, breaks + 1]], columns[np.r_[breaks, len(columns) - 1]]
+    longest = (ends - starts).argmax()
+    return starts[longest] / px_per_mm, (ends[longest] + 1) / px_per_mm
+
+
 def _find_signs(ink, heights, px_per_mm):
     """The Signs, of all there is but names."""
     middles = np.nanmedian(heights, axis=1)
@@ -159,16 +157,9 @@ def _find_signs(ink, heights, px_per_mm):
                        for at in middles])
              for upright in (_upright(ink, px_per_mm), _upright(
                  labels.without(ink, heights, px_per_mm, THICK_MM), px_per_mm))]
-    jumps = []
-    for row in heights:
-        there = np.flatnonzero(np.isfinite(row))
-        filled = np.interp(np.arange(len(row)), there, row[there])
-        steep = np.abs(np.diff(filled, prepend=filled[0]))
-        places = find_peaks(steep, height=JUMP_MM * px_per_mm)[0] - 0.5
-        jumps.append(_bumps((places, len(row)), px_per_mm))
     return Signs(_begins(ink, heights, px_per_mm),
                  _begins(ink[:, ::-1], heights[:, ::-1], px_per_mm)[:, ::-1],
-                 lines[1], STEP * np.maximum(lines[0], jumps))
+                 lines[1], STEP * lines[0])
 
 
 def _upright(ink, px_per_mm):
@@ -226,7 +217,7 @@ def _find_span(frame, names, shape, weight, px_per_mm):
     for name in names:
         first, last = ((name.x - away) * px_per_mm for away in (MOST_AFTER, MOST_BEFORE))
         named[max(int(first), 0):max(int(last), 0)] += NAME / lead_rows
-    inner = weight * (inner + np.minimum(named, NAME))
+    inner += np.minimum(named, NAME)
     pad = int(0.1 * frame.length * px_per_mm)  # what is cut off
     first, last, inner = (np.pad(each, (pad, 5 * pad))
                           for each in (*_beside_pulse(frame, px_per_mm), inner))
@@ -235,17 +226,20 @@ def _find_span(frame, names, shape, weight, px_per_mm):
         wide = frame.length * px_per_mm * (1 + stretch) / columns
         at = np.arange(len(first) - int(columns * wide) - 1)
         places = [at + round(column * wide) for column in range(columns + 1)]
-        signs = first[at] + last[places[-1]] + sum(inner[place] for place in places[1:-1])
+        between = sum((inner[place] for place in places[1:-1]), np.zeros(len(at)))
+        signs = first[at] + last[places[-1]] + weight * between
         top = signs.argmax()
-        found.append((signs[top] - STEP * abs(stretch) / STRETCH, signs[top], top, places[-1][top]))
-    _, sure, start, end = max(found)
+        found.append((signs[top] - STEP * abs(stretch) / STRETCH, signs[top], top, places[-1][top],
+                      between[top] / (columns - 1) if columns > 1 else 1.0))
+    _, sure, start, end, between = max(found)
     seen = first[start] > STEP, last[end] > STEP
     start, end = ((_nearest(each, at) - pad + 0.5) / px_per_mm
                   for each, at in ((first, start), (last, end)))
     over = end - start - frame.length
-    if all(seen) and abs(over) < CAPS_MM:  # a pen begins and ends as wide as it is
-        start, end = start + over / 2, end - over / 2
-    return frame._replace(start=start, end=end, sure=sure)
+    # A pen begins and ends as wide as it is.
+    pen = over / 2 if all(seen) and abs(over) < CAPS_MM else PEN_MM
+    start, end = start + pen * seen[0], end - pen * seen[1]
+    return frame._replace(start=start, end=end, sure=sure, inner=between)
 
 
 def _beside_pulse(frame, px_per_mm):
@@ -307,8 +301,10 @@ def _find_pulse(ink, rows, span, px_per_mm):
             halves.append(Pulse(high, 0, at, at))
     outside = [pulse for pulse in whole if pulse.end < span[0] + CAPS_MM
                or pulse.start > span[1] - CAPS_MM]
+    edge = [pulse for pulse in whole if pulse.start < span[0] + FOOT_MM
+            or pulse.end > span[1] - FOOT_MM]
     return _most_alike(whole) or _most_alike(halves) or _most_alike(outside, True) \
-        or _most_alike(whole, rows < 5)
+        or _most_alike(edge, rows < 5)
 
 
 def _most_alike(pulses, one_is_enough=False):
@@ -327,24 +323,6 @@ def _off(value, those):
     return min(abs(np.log(value / each)) for each in those)
 
 
-def _trace_after(rows, edge, px_per_mm):
-    """Where the traces begin after a pulse whose last stroke is at `edge`, mm: after a gap, if most
-    have one; rows: float arrays (width,)."""
-    gaps = [_gap_after(row, edge, px_per_mm) for row in rows]
-    gaps = [gap for gap in gaps if gap]
-    return np.median(gaps) if len(gaps) > len(rows) / 2 else edge
-
-
-def _gap_after(row, edge, px_per_mm):
-    """Where the trace begins after a gap that follows the pulse, mm, or None."""
-    first = int((edge + 0.3) * px_per_mm)
-    there = np.isfinite(row[first:first + int(9 * px_per_mm)])
-    holes = np.flatnonzero(np.diff(np.r_[0, ~there, 0]))
-    wide = [end for start, end in zip(holes[::2], holes[1::2])
-            if end - start >= 0.35 * px_per_mm and end < len(there)]
-    return (first + wide[-1]) / px_per_mm if wide else None
-
-
 def place(heights, frame, names, px_per_mm):
     """Find the layout.
 
@@ -360,20 +338,19 @@ def place(heights, frame, names, px_per_mm):
         orders = [_try_order(heights, _find_span(frame, names, shape, inner, px_per_mm), names,
                              shape, cabrera, px_per_mm)
                   for shape in LAYOUTS[rows] for cabrera in (False, True)]
-        order = min(orders, key=lambda each: (each.broken > BROKEN, each.contradicted, each.broken))
-        if order.broken <= BROKEN:
+        order = min(orders, key=lambda each: (each.broken > laws.BROKEN, each.contradicted,
+                                              each.broken))
+        if order.broken <= laws.BROKEN:
             break
-    if order.broken > BROKEN:
+    if order.broken > laws.BROKEN:
         raise NotAnECG(f'a sheet whose limb leads do not follow from one another, best as '
                        f'{order.name} ({order.broken:.0%} of them do not): the leads are in an '
                        'order that is not known here, or the traces cannot be followed')
-    _refuse_limbs_as_chest(order)
-    _refuse_exchanged(order)
-    left, right = order.cells[:6], order.cells[6:]
-    if order.lead_rows == 6 and _broken([(one[0], *other[1:]) for one, other in zip(left, right)],
-                                        6) < BROKEN:
-        raise NotAnECG('a sheet with six rows of limb leads alone, expected all twelve leads; '
-                       'sheets of two pages cannot be read')
+    laws.refuse_limbs_as_chest(order)
+    named = [lead for lead, index in order.beside if lead in LEADS[:6] and index < len(order.cells)
+             and lead == order.cells[index][0].lstrip('-')]
+    if len(named) < FEW:
+        laws.refuse_exchanged(order)
     seen = min(order.frame.end, frame.end) - max(order.frame.start, frame.start)
     if seen < SHORTEST * frame.length:
         raise NotAnECG(f'traces of {seen:.0f} mm, expected {frame.length:.0f}; is the sheet cut '
@@ -384,6 +361,9 @@ def place(heights, frame, names, px_per_mm):
     if order.frame.sure < SURE and order.lead_rows < 12:
         raise NotAnECG(f'traces that are not {frame.length:.0f} mm long, and of which neither '
                        'lines, gaps nor names say where each lead begins; is the sheet cut off?')
+    if order.frame.inner < SHOWN:
+        raise NotAnECG(f'a sheet as {order.name} on which no line, gap or name shows that '
+                       'other leads begin within the rows; is it cut off?')
     return _place_as(order, heights, px_per_mm)
 
 
@@ -409,7 +389,7 @@ def _try_order(heights, frame, names, shape, cabrera, px_per_mm):
     """A sheet read as one layout, rows shifted so that the laws are kept best: Order."""
     leads = CABRERA if cabrera else LEADS
     broken, shear = min(
-        (_broken(_cells(heights, frame, shape, leads, px_per_mm, shear), shape[0])
+        (laws.broken(_cells(heights, frame, shape, leads, px_per_mm, shear), shape[0])
          + abs(shear) / 100, shear) for shear in SHEARS / max(shape[0] - 1, 1))
     cells = _cells(heights, frame, shape, leads, px_per_mm, shear)
     beside = _names_of(cells, names, heights, frame, px_per_mm)
@@ -468,7 +448,7 @@ def _cells(heights, frame, shape, names, px_per_mm, shear=0.0):
     cells = []
     for column in range(columns):
         for row in range(lead_rows):
-            start = frame.start + column * length + shear * row
+            start = frame.start + column * length + shear * (row - (len(heights) - 1) / 2)
             values = _read(heights[row], (start, start + length), count, frame, px_per_mm)
             cells.append((names[column * lead_rows + row], row, start, start + length,
                           column * count, values))
@@ -490,104 +470,6 @@ def _read(row, span, count, frame, px_per_mm):
     return (np.nanmedian(values) - values) / px_per_mm / frame.mm_per_mv
 
 
-def _broken(cells, lead_rows):
-    """The part of the limb leads that does not follow from the others at the same time, 0 to 1."""
-    worst = 0.0
-    for column in range(0, len(cells), lead_rows):
-        limbs = [cell for cell in cells[column:column + lead_rows] if cell[0] in FROM_LIMBS]
-        if len(limbs) < 3:
-            continue
-        values = np.stack([cell[5] for cell in limbs])
-        there = np.isfinite(values).all(axis=0)
-        if there.mean() < 0.5:
-            return 1.0
-        space, _ = np.linalg.qr(np.array([FROM_LIMBS[cell[0]] for cell in limbs], float))
-        values = values[:, there] - np.median(values[:, there], axis=1, keepdims=True)
-        left = values - space @ (space.T @ values)
-        size = (values ** 2).sum(axis=0) * 3 * (len(limbs) - 2) / len(limbs)
-        worst = max(worst, _differing((left ** 2).sum(axis=0), size, 5))
-    return worst
-
-
-def _refuse_limbs_as_chest(order):
-    """Refuse columns of chest leads that keep the laws of limb leads: I to aVF of 10 s alone."""
-    rows = order.lead_rows
-    for column in range(0, len(order.cells) if rows < 12 else 0, rows):
-        cells = order.cells[column:column + rows]
-        if cells[0][0] in LEADS[6:] and _broken(
-                [(lead, *cell[1:]) for lead, cell in zip(LEADS, cells)], rows) < BROKEN / 2:
-            raise NotAnECG(f'a sheet as {order.name} whose chest leads follow from one another as '
-                           'limb leads do; expected twelve leads on a page, are there fewer?')
-
-
-def _refuse_exchanged(order):
-    """Refuse limb leads that would agree better with two rows exchanged, unless names say that
-    they are not: I + III = II cannot tell I from III, nor aVR + aVL + aVF = 0 any of them."""
-    cells, rows = order.cells, order.lead_rows
-    right = [lead for lead, index in order.beside if lead in LEADS[:6] and index < len(cells)
-             and lead == cells[index][0].lstrip('-')]
-    if len(right) >= FEW:
-        return
-    own = _strange(cells, rows)
-    limbs = [column for column in range(0, len(cells), rows) if cells[column][0] in FROM_LIMBS]
-    for pair in itertools.combinations(range(min(rows, 6)), 2):
-        other = list(cells)
-        for column in limbs:
-            one, two = (column + row for row in pair)
-            other[one] = (*cells[one][:5], cells[two][5])
-            other[two] = (*cells[two][:5], cells[one][5])
-        if _strange(other, rows) < BETTER * own:
-            raise NotAnECG(f'a sheet as {order.name} whose limb leads would agree better if rows '
-                           f'{pair[0] + 1} and {pair[1] + 1} were exchanged, and on which no names '
-                           'of leads that could be read say which is which')
-
-
-def _strange(cells, lead_rows):
-    """How much limb leads break the laws, and how unlike beats are in two columns of them."""
-    parts = []
-    for column in range(0, len(cells), lead_rows):
-        limbs = [cell for cell in cells[column:column + lead_rows] if cell[0] in FROM_LIMBS]
-        if len(limbs) > 1:
-            space = np.array([FROM_LIMBS[cell[0]] for cell in limbs], float)
-            values = np.stack([_slower(cell[5]) for cell in limbs])
-            parts.append(SIX @ np.linalg.lstsq(space, values, rcond=None)[0])
-    unlike = 1 - _likeness(*parts) if len(parts) == 2 else 0
-    return _broken(cells, lead_rows) + UNLIKE * unlike
-
-
-def _slower(values):
-    """A lead to compare beats by: fewer samples, 0 at its level and where it is not there."""
-    values = values[:len(values) // SLOWER * SLOWER].reshape(-1, SLOWER).mean(axis=1)
-    return np.nan_to_num(values - np.nanmedian(values))
-
-
-def _likeness(one, two):
-    """The correlation of leads at two times, when beats are laid on beats: float.
-
-    one, two: float arrays (leads, samples), as of _slower()
-    """
-    def over(some, others):
-        every = [np.correlate(lead, other, 'full') for lead, other in zip(some, others)]
-        half = min(some.shape[1], others.shape[1]) // 2  # of the shorter lies on the other
-        return np.sum(every, axis=0)[half:-half]
-
-    size = over(one ** 2, np.ones_like(two)) * over(np.ones_like(one), two ** 2)
-    return float((over(one, two) / np.sqrt(np.maximum(size, 1e-9))).max())
-
-
-def _differing(off, size, every):
-    """The root of the part that squares `off` are of squares `size`, 0 to 1, without the worst
-    stretch in `every` seconds."""
-    off, size = off.copy(), size.copy()
-    least, wide = ELSEWHERE * size.sum(), int(SPOILT * SAMPLING_RATE)
-    for _ in range(max(round(len(off) / SAMPLING_RATE / every), 1)):
-        at = np.convolve(off, np.ones(wide)).argmax()
-        worst = slice(max(at - wide + 1, 0), at + 1)
-        if size.sum() - size[worst].sum() > least:
-            off[worst] = size[worst] = 0
-    return float(np.sqrt(off.sum() / max(size.sum(), 1e-9)))
-
-
 def _assemble(heights, order, px_per_mm, named):
     """Placed out of the cells and the strips below them; named: {row of a strip: lead}."""
     name, cells, lead_rows, _, frame, *_ = order
@@ -600,10 +482,11 @@ def _assemble(heights, order, px_per_mm, named):
     strips = []
     for row in range(lead_rows, len(heights)):
         strip = np.full(SAMPLES, np.nan)
-        span = frame.start + order.shear * row, frame.end + order.shear * row
+        later = order.shear * (row - (len(heights) - 1) / 2)
+        span = frame.start + later, frame.end + later
         count = round(frame.length / frame.mm_per_s * SAMPLING_RATE)
         strip[:count] = _read(heights[row], span, count, frame, px_per_mm)
-        lead, shift = _lead_of(strip, values, named.get(row))
+        lead, shift = laws.lead_of(strip, values, named.get(row))
         if not lead:
             raise NotAnECG(f'a sheet as {name} whose row {row + 1}, a rhythm strip, is like none '
                            'of its leads; are there two ECGs on it?')
@@ -622,63 +505,3 @@ def _assemble(heights, order, px_per_mm, named):
     if missing:
         raise NotAnECG(f'a sheet as {name} without {", ".join(missing)}, expected all twelve leads')
     return Placed(values, name, stretches)
-
-
-def _lead_of(strip, values, named):
-    """The lead that a strip is, '' if none, and the samples it is shifted by, or None if it is of
-    another time; named: the lead whose name it bears, or None."""
-    leads = _by_the_law(values)
-    different, shifts = np.array([_difference(lead, strip) for lead in leads]).T
-    likely = [STRIPS.get(lead, 1) * (0.5 if lead == named else 1) for lead in LEADS]
-    best = int(np.argmin(different * likely))
-    clear = named == LEADS[best] or np.partition(different, 1)[1] > CLEARLY * different[best]
-    if different[best] < OTHER[bool(clear)]:
-        return LEADS[best], int(shifts[best])
-    if different.min() > ELSEWHEN:
-        alike = {lead: max((_likeness(_slower(beat)[None], _slower(strip)[None])
-                            for beat in _beats(shown)), default=0)
-                 for lead, shown in zip(LEADS, leads) if lead not in STRIPS}
-        lead = max(alike, key=alike.get)
-        if alike[lead] > ALIKE and named in (None, lead):
-            return lead, None
-    return '', None
-
-
-def _beats(lead):
-    """Pieces of a lead of about a beat: float array (pieces, samples)."""
-    shown, long = lead[np.isfinite(lead)], int(BEAT * SAMPLING_RATE)
-    return shown[:len(shown) // long * long].reshape(-1, long)
-
-
-def _by_the_law(values):
-    """The limb leads at all times that show any two of them, the chest leads as they are: float
-    array (12, 5000). By it a strip is known better than by the lead's own few seconds."""
-    limbs = np.stack([FROM_LIMBS[lead] for lead in LEADS[:6]])
-    levelled = values[:6] - np.nanmedian(values[:6], axis=1, keepdims=True)
-    shown = np.isfinite(levelled)
-    result = np.concatenate([np.full((6, SAMPLES), np.nan), values[6:]])
-    for pattern in np.unique(shown, axis=1).T:
-        if pattern.sum() > 1:
-            at = (shown == pattern[:, None]).all(axis=0)
-            one_two = np.linalg.lstsq(limbs[pattern], levelled[pattern][:, at], rcond=None)[0]
-            result[:6, at] = limbs @ one_two
-    return result
-
-
-def _difference(lead, strip):
-    """The part by which a strip differs from a lead where both are there, 0 to 1, without what
-    wanders slowly, and the shift, of some ms, with which it does: (float, samples)."""
-    both = np.stack([np.stack([lead, np.roll(strip, shift)]) for shift in SHIFTS])
-    both = both.reshape(len(SHIFTS), 2, BLOCKS, -1)
-    both[:, :, np.isnan(both).any(axis=(0, 1))] = np.nan
-    both = both[:, :, np.isfinite(both[0, 0]).sum(axis=1) > SAMPLING_RATE / 2]
-    if not both.size:
-        return np.inf, 0
-    both = np.nan_to_num(both - np.nanmedian(both, axis=3, keepdims=True))
-    off = (both[:, 0] - both[:, 1]) ** 2
-    best = off.sum(axis=2).argmin(axis=0)  # by itself: print may be stretched here and there
-    blocks = np.arange(len(best))
-    sizes = both[best, :, blocks] ** 2
-    larger = sizes.sum(axis=(0, 2)).argmax()
-    shift = int(np.median(SHIFTS[best]))
-    return _differing(off[best, blocks].ravel(), sizes[:, larger].ravel(), 2.5), shift
