@@ -59,7 +59,7 @@ def test_a_pulse_that_contradicts_print_is_refused():
 
 def test_six_leads_over_a_whole_sheet_are_not_taken_for_twelve():
     picture = draw_sheet(HEART[[*range(6)] * 2], replace(DRAWN, layout='6x2')).picture
-    with pytest.raises(NotAnECG, match='six rows of limb leads alone'):
+    with pytest.raises(NotAnECG, match='chest leads follow from one another as limb leads do'):
         read_sheet(picture)
 
 

@@ -369,11 +369,6 @@ def place(heights, frame, names, px_per_mm):
                        'order that is not known here, or the traces cannot be followed')
     _refuse_limbs_as_chest(order)
     _refuse_exchanged(order)
-    left, right = order.cells[:6], order.cells[6:]
-    if order.lead_rows == 6 and _broken([(one[0], *other[1:]) for one, other in zip(left, right)],
-                                        6) < BROKEN:
-        raise NotAnECG('a sheet with six rows of limb leads alone, expected all twelve leads; '
-                       'sheets of two pages cannot be read')
     seen = min(order.frame.end, frame.end) - max(order.frame.start, frame.start)
     if seen < SHORTEST * frame.length:
         raise NotAnECG(f'traces of {seen:.0f} mm, expected {frame.length:.0f}; is the sheet cut '
@@ -512,7 +507,7 @@ def _broken(cells, lead_rows):
 def _refuse_limbs_as_chest(order):
     """Refuse columns of chest leads that keep the laws of limb leads: I to aVF of 10 s alone."""
     rows = order.lead_rows
-    for column in range(0, len(order.cells) if rows < 12 else 0, rows):
+    for column in range(0, len(order.cells) if rows == 6 else 0, rows):
         cells = order.cells[column:column + rows]
         if cells[0][0] in LEADS[6:] and _broken(
                 [(lead, *cell[1:]) for lead, cell in zip(LEADS, cells)], rows) < BROKEN / 2:
