@@ -14,7 +14,7 @@ from utils.ecg.signals import LEADS, NotAnECG
 MOST_POINTS, MOST_LETTERS, DEEPEST = 300_000, 20_000, 8  # of a page; forms within forms
 PARTS, FAR = 100, 10_000  # of a pixel, which PDFium gives whole; points between two places
 SHORTEST_MM, POINTS_A_MM, MOVES_MM = 20, 0.3, 0.3  # of a trace
-NEXT_MM, JUMP_MM, BACK_MM = 0.15, 3, 0.02  # from one piece to the next; that a trace may go back
+NEXT_MM, JUMP_MM, BACK_MM = 0.15, 8, 0.02  # from one piece to the next; that a trace may go back
 EVEN = 0.2  # part by which steps that are even may differ, as numbers are rounded
 OVERLAP_MM = 1  # of two leads in a row
 SEEN, NEAR, SEEN_OF = 0.3, 2, 0.9  # ink, within pixels of so much of a row
@@ -117,7 +117,7 @@ def _between(piece, places):
 def _traces(drawn, px_per_mm):
     """The lines that are traces: list of float arrays (n, 2), pixels."""
     step = np.diff(drawn.points, axis=0) / px_per_mm
-    goes_on = (step[:, 0] >= 0) & (step[:, 0] < NEXT_MM) & (np.abs(step[:, 1]) < JUMP_MM)
+    goes_on = (step[:, 0] > -BACK_MM) & (step[:, 0] < NEXT_MM) & (np.abs(step[:, 1]) < JUMP_MM)
     cuts = np.flatnonzero(drawn.begins[1:] & ~goes_on) + 1
     found = []
     for piece in np.split(drawn.points, cuts):
