@@ -3,9 +3,11 @@ import os
 
 import matplotlib
 import numpy as np
+import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from utils.ecg.paper import labels
+from utils.ecg.signals import NotAnECG
 
 PX_PER_MM = 8
 
@@ -39,7 +41,16 @@ def test_scale():
     ink = np.hstack([print_words(['25 mm/s'])[:, :210], print_words(['10 mm/mV'])])
     assert labels.scale_of(read(ink)) == [25, 10]
     both = np.hstack([ink, print_words(['50 mm/s'])])
-    assert labels.scale_of(read(both))[0] is None
+    with pytest.raises(NotAnECG, match='25 and 50 mm/s are printed'):
+        labels.scale_of(read(both))
+
+
+@pytest.mark.parametrize('text, scale', [
+    ('25mm/s', [25, None]), ('*5mm/mV', [None, 5]), ('50mm/sec', [50, None]),
+    ('Gain:20mm/mV', [None, 20]), ('mm/mV', [None, np.nan])])
+def test_scale_that_is_glued_to_its_unit(text, scale):
+    ink = np.pad(print_words([text]), [(0, 0), (0, 300)])
+    np.testing.assert_equal(labels.scale_of(read(ink)), scale)
 
 
 def test_names_are_matched_with_the_nearest_way_of_placing_them():

@@ -63,6 +63,70 @@ def test_six_leads_over_a_whole_sheet_are_not_taken_for_twelve():
         read_sheet(picture)
 
 
+@pytest.fixture
+def draw_unnamed(monkeypatch):
+    monkeypatch.setattr(sheets, '_draw_label', lambda axes, style, place: None)
+    return lambda signal, style: draw_sheet(signal, style).picture
+
+
+@pytest.mark.parametrize('layout, order', [
+    ('3x4', [2, 1, 0, 5, 4, 3, 8, 7, 6, 11, 10, 9]), ('12x1', [0, 2, 1, *range(3, 12)])])
+def test_limb_leads_with_two_rows_exchanged_are_refused(draw_unnamed, layout, order):
+    style = replace(DRAWN, layout=layout, spacing=14.0 if layout == '12x1' else 28.0)
+    with pytest.raises(NotAnECG, match='were exchanged|do not follow from one another'):
+        read_sheet(draw_unnamed(HEART[order], style))
+
+
+def assert_read_rightly(read):
+    for lead, values in enumerate(read.raw.values):
+        there = np.isfinite(values)
+        assert np.corrcoef(values[there], HEART[lead, there])[0, 1] > 0.93, LEADS[lead]
+
+
+def test_print_that_is_longer_than_its_grid_says():
+    read = read_sheet(draw_sheet(HEART, replace(DRAWN, speed=25.4, pulse='right')).picture)
+    assert read.mm_per_s == 25
+    assert_read_rightly(read)
+
+
+def test_rows_that_are_sheared(monkeypatch):
+    places_of = sheets.places_of
+    monkeypatch.setattr(sheets, 'places_of', lambda style: [
+        replace(place, x=place.x + 0.01 * place.y) for place in places_of(style)])
+    assert_read_rightly(read_sheet(draw_sheet(HEART, DRAWN).picture))
+
+
+def test_a_beat_that_is_spoilt_breaks_no_law():
+    sheet = draw_sheet(HEART, DRAWN)
+    x, y = (int(each / 25.4 * DRAWN.dpi) for each in (DRAWN.left + 30, DRAWN.top + DRAWN.spacing))
+    sheet.picture[y - 40:y + 40, x:x + 3] = 0
+    assert read_sheet(sheet.picture).layout == '3 x 4'
+
+
+def test_a_strip_of_another_time_is_not_used():
+    style = replace(DRAWN, layout='3x4+1')
+    picture, later = (draw_sheet(signal, style).picture
+                      for signal in (HEART, np.roll(HEART, 230, axis=1)))
+    strip = int((style.top + 2.5 * style.spacing) / 25.4 * style.dpi)
+    picture[strip:] = later[strip:]
+    read = read_sheet(picture)
+    assert read.layout == '3 x 4 + II (of another time, not used)'
+    assert np.isfinite(read.raw.values).mean() == pytest.approx(0.25, abs=0.01)
+
+
+def test_columns_that_nothing_shows_are_refused(draw_unnamed):
+    style = replace(DRAWN, layout='12x1', spacing=20.0)
+    half = draw_unnamed(HEART[[*range(6)] * 2], style)
+    with pytest.raises(NotAnECG):
+        read_sheet(half[:int((style.top + 5.5 * style.spacing) / 25.4 * style.dpi)])
+
+
+def test_a_scale_that_cannot_be_read_is_not_taken_for_granted():
+    style = replace(DRAWN, pulse='none', footer='25 mm/s  7 mm/mV')
+    with pytest.raises(NotAnECG, match='mm/mV is printed, and the number before it cannot be read'):
+        read_sheet(draw_sheet(HEART, style).picture)
+
+
 def test_a_pulse_that_is_cut_still_says_the_gain():
     style = replace(DRAWN, gain=5.0, footer='')
     picture = draw_sheet(HEART, style).picture[:, int(21 / 25.4 * style.dpi):]

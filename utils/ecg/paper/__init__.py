@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.ecg.paper import grid, ink, labels, layout, pages, traces, vectors
+from utils.ecg.paper import grid, ink, labels, layout, pages, traces, unruled, vectors
 from utils.ecg.paper.pages import EXTENSIONS
 from utils.ecg.signals import LEADS, SAMPLING_RATE, NotAnECG, Raw
 
@@ -97,8 +97,8 @@ def read_sheet(picture, page=1, drawn=None):
     flat, inside, origin = ink.lay_flat(picture, found, FLAT)
     dark = ink.find_ink(flat, inside, FLAT)
     exact = drawn and _read_lines(drawn.moved(_to_flat(found, origin, drawn.px_per_mm)), dark)
-    turn, (heights, frame, placed) = exact or _read_turned(dark)
-    touching = [] if exact else traces.meetings(heights, FLAT)
+    turn, (heights, clear, frame, placed) = exact or _read_turned(dark)
+    touching = [] if exact else traces.meetings(heights, clear, FLAT)
     lines = [(lead, found.pixels(_on_flat(heights[row], (start, end), dark.shape, turn) / FLAT
                                  + origin)) for lead, row, start, end in placed.stretches]
     values, shown = placed.values, np.isfinite(placed.values)
@@ -113,8 +113,11 @@ def read_sheet(picture, page=1, drawn=None):
 
 
 def _find_grid(picture):
-    found = grid.find_grid(picture)  # what is no grid looks like a coarse one
-    return found if found and found.px_per_mm >= COARSEST else None
+    for find in (grid.find_grid, unruled.find_scale):
+        found = find(picture)
+        if found and found.px_per_mm >= COARSEST:  # what is no grid looks like a coarse one
+            return found
+    return None
 
 
 def _read_turned(dark):
@@ -127,7 +130,7 @@ def _read_turned(dark):
     for turn in (0, 2) if ink.is_level(dark, FLAT) else (1, 3):
         try:
             found.append((turn, _read_traces(np.rot90(dark, turn))))
-            _, frame, placed = found[-1][1]
+            _, _, frame, placed = found[-1][1]
             if _is_certain(frame, placed) or not turn and placed.broken < CERTAIN:
                 return found[-1]
         except NotAnECG as error:
@@ -152,7 +155,7 @@ def _read_lines(drawn, dark):
             if not turn:  # a picture of it would be read no better
                 raise
             continue
-        if not turn or _is_certain(*found[1:]):
+        if not turn or _is_certain(*found[2:]):
             return turn, found
     return None
 
@@ -178,7 +181,7 @@ def _place_lines(fine, dark, drawn):
     if sum(white) > 2:
         raise NotAnECG('a sheet with white between its columns of leads, expected one right behind '
                        'the other: their times would be wrong')
-    return heights, frame, placed
+    return heights, None, frame, placed
 
 
 def _to_flat(found, origin, true):
@@ -195,19 +198,16 @@ def _to_flat(found, origin, true):
 
 
 def _read_traces(dark):
-    """What stands on a sheet that is upright: (heights of traces.measure(), Frame, Placed)."""
+    """What stands on a sheet that is upright: (heights and clear of traces.read(), Frame,
+    Placed)."""
     dark = np.ascontiguousarray(dark)
-    baselines = traces.find_rows(dark, FLAT)
-    if not len(baselines):
-        raise NotAnECG(NO_TRACE)
-    heights = traces.measure(dark, traces.follow(dark, baselines, FLAT), FLAT)
-    heights = traces.drop_edges(heights, FLAT)
+    heights, clear = traces.read(dark, FLAT)
     if not len(heights):
         raise NotAnECG(NO_TRACE)
     words = labels.read_words(dark, heights, FLAT)
     frame = layout.find_frame(dark, heights, labels.scale_of(words), FLAT)
     placed = layout.place(heights, frame, [word for word in words if word.lead], FLAT)
-    return heights, frame, placed
+    return heights, clear, frame, placed
 
 
 def _on_flat(row, span, shape, turn):
@@ -237,6 +237,9 @@ def _describe(placed, frame, found, rotation):
         scale = f' ({frame.granted}: no calibration pulse or print found, taken for granted)'
     elif frame.pulse:
         scale = ''
+    pixels = f'{found.px_per_mm:.1f} pixels a mm'
+    if not found.ruled:
+        pixels += ' (no grid: by the calibration pulses and the rows\' length)'
     return (f'read from a picture of a sheet: {placed.name} leads, {frame.mm_per_s:g} mm/s, '
-            f'{frame.mm_per_mv:g} mm/mV{scale}, {found.px_per_mm:.1f} pixels a mm, turned by '
+            f'{frame.mm_per_mv:g} mm/mV{scale}, {pixels}, turned by '
             f'{round(rotation, 1) + 0.0:.1f} degrees; shown of each lead: {shown}; {placed.known}')

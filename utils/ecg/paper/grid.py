@@ -31,12 +31,14 @@ class Grid(NamedTuple):
 
     bend: two float arrays (rows, columns), pixels to the right and down, every BEND_MM from `low`
     low, high: float arrays (2,), mm, between which there is a grid; px_per_mm: float
+    ruled: whether it is printed, and not what unruled.find_scale() made up
     """
     homography: np.ndarray
     bend: list
     low: np.ndarray
     high: np.ndarray
     px_per_mm: float
+    ruled: bool = True
 
     def pixels(self, places):
         """Pixels of places on the sheet; places: float array (n, 2), mm -> (n, 2), x and y."""

@@ -7,8 +7,13 @@ LARGEST = 420  # mm of a sheet
 THICK_MM = 2.2  # what is as thick in both directions is no trace
 FRAME_MM = 150  # and neither is what is straight over such a length, or half of it upright
 EDGE = 0.3  # of the ink's darkness: the edge of the paper is fainter
-WIDEST_MM = 1  # of a line of the grid
+WIDEST_MM = 1  # of what hides a trace
 LEVEL_MM = 2
+PERIODS = 9  # of 5 mm around, in which a grid is the same
+LINE_MM, LINE = 20, 0.1  # along which a line is as dark, and how often it is in all periods
+UNSURE, NOISE = 3, 0.01  # what varies tells so much less of its ink; noise of what does not vary
+KNOWN, HIDES = 0.5, 0.02  # what tells enough; part of the paper that does not, under a black grid
+HIDDEN, SPECK_MM = 0.1, 0.9  # ink of what may be ink; what is smaller is none
 PAPER_MM = 2.5  # what is dark over more mm in both directions is a shadow or a crease
 
 
@@ -53,8 +58,9 @@ def find_ink(flat, inside, px_per_mm):
     spread = np.cov(sample[total < 0.45 * black].T) + 0.0005 * np.eye(3)
     weights = np.linalg.solve(spread, ink)
     found = dark @ (weights / (weights @ ink)).astype(np.float32)
-    found = _without_lines(found, px_per_mm) * inside
-    return found * ~_no_trace(found, px_per_mm)
+    inside = inside & ~_is_thick(found, px_per_mm)
+    found = _without_lines(found * inside, inside, px_per_mm) * inside
+    return found * ~_is_frame(found, px_per_mm)
 
 
 def is_level(ink, px_per_mm):
@@ -67,19 +73,25 @@ def is_level(ink, px_per_mm):
     return level.any(axis=0).sum() >= upright.any(axis=1).sum()
 
 
-def _no_trace(found, px_per_mm):
-    """Where a stain, the paper's edge or the frame of the grid is: bool array (height, width)."""
-    side = int(THICK_MM * px_per_mm)
-    thick = cv2.dilate(cv2.morphologyEx((found > 0.5).astype(np.uint8), cv2.MORPH_OPEN,
-                                        np.ones((side, side), np.uint8)),
-                       np.ones((side, side), np.uint8))
-    long = int(FRAME_MM * px_per_mm)
+def _is_thick(found, px_per_mm):
+    """Where a stain or the table is: bool array (height, width)."""
+    square = np.ones((int(THICK_MM * px_per_mm),) * 2, np.uint8)
+    dark = cv2.morphologyEx((found > 0.5).astype(np.uint8), cv2.MORPH_OPEN, square)
+    return cv2.dilate(dark, square) > 0
+
+
+def _is_frame(found, px_per_mm):
+    """Where the paper's edge or the frame of the grid is: bool array (height, width)."""
+    long, margin = int(FRAME_MM * px_per_mm), int((MARGIN + 10) * px_per_mm)
     near = cv2.dilate((found > EDGE).astype(np.uint8), np.ones((3, 3), np.uint8))
-    level = cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones((1, long), np.uint8))
-    margin = int((MARGIN + 10) * px_per_mm)  # further inside it may be a lead that fell off
-    level[margin:-margin] = 0
-    upright = cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones((long // 2, 1), np.uint8))
-    return (thick | level | upright) > 0
+    hole = int(WIDEST_MM * px_per_mm)
+    level, upright = (
+        cv2.morphologyEx(cv2.morphologyEx(near, cv2.MORPH_CLOSE, np.ones(holes, np.uint8)),
+                         cv2.MORPH_OPEN, np.ones(size, np.uint8))
+        for holes, size in (((1, hole), (1, long)), ((hole, 1), (long // 2, 1))))
+    level[margin:-margin] = 0  # further inside it may be a lead that fell off
+    upright[:, margin:-margin] = 0  # or the QRS of all rows
+    return (level | upright) > 0
 
 
 def _darkness(flat, px_per_mm):
@@ -92,25 +104,61 @@ def _darkness(flat, px_per_mm):
     return 1 - flat / np.maximum(paper, 20)
 
 
-def _without_lines(found, px_per_mm):
-    """Take away what a grid leaves: the same at every 5 mm; found: float32 array (height, width).
+def _without_lines(found, inside, px_per_mm):
+    """Take away what a grid leaves: what is there every 5 mm around; found: float32 array (height,
+    width), inside: bool array of that shape.
 
-    Where that is as dark as the ink, a trace across it is what has ink on both sides.
+    Where that is as dark as ink nobody sees whether there is ink, too: there is where it goes on
+    on both sides.
     """
-    period = 5 * px_per_mm
-    lines = []
-    for axis in (0, 1):
-        profile = np.median(found[::2] if axis == 0 else found[:, ::2], axis=axis)
-        line = np.median(profile[:len(profile) // period * period].reshape(-1, period), axis=0)
-        line = np.clip(line - line.min(), 0, 1)
-        beside = np.maximum(np.roll(line, 1), np.roll(line, -1))
-        line = np.maximum(line, beside ** 2)  # black and white has jagged edges
-        line = np.tile(line, found.shape[1 - axis] // period + 1)[:found.shape[1 - axis]]
-        lines.append(np.expand_dims(line.astype(np.float32), axis))
-    both = np.maximum(*lines)
-    found = np.clip((found - both) / np.maximum(1 - both, 0.2), 0, 1.2)
-    side = int(WIDEST_MM * px_per_mm)
-    for line, size in zip(lines, ((1, side), (side, 1))):
-        closed = cv2.morphologyEx(found, cv2.MORPH_CLOSE, np.ones(size, np.uint8))
-        found += line ** 2 * (closed - found)
-    return found
+    height, width = (side // (5 * px_per_mm) * 5 * px_per_mm for side in found.shape)
+    seen, weight = found[:height, :width], inside[:height, :width].astype(np.float32)
+    result = found.copy()
+    ink, known = _beside_grid(seen, weight, False, px_per_mm)
+    if (known < KNOWN).mean() < HIDES:
+        result[:height, :width] = ink
+        return result
+    weight[known * ink > 0.5] = 0  # that is no grid
+    ink, known = _beside_grid(seen, weight, True, px_per_mm)
+    reach = int(WIDEST_MM * px_per_mm)
+    between = np.maximum(_between(ink, known > KNOWN, reach), _between(
+        np.ascontiguousarray(ink.T), np.ascontiguousarray(known.T) > KNOWN, reach).T)
+    ink = known * ink + (1 - known) * np.minimum(seen, np.maximum(between, HIDDEN))
+    _, labels, stats, _ = cv2.connectedComponentsWithStats((ink > 0.5).astype(np.uint8))
+    small = stats[:, 2:4].max(axis=1) < SPECK_MM * px_per_mm
+    result[:height, :width] = np.where(small[labels], np.minimum(ink, HIDDEN), ink)
+    return result
+
+
+def _beside_grid(seen, weight, last, px_per_mm):
+    """What is darker than the grid, and how certain it is that this is ink: two float32 arrays of
+    the shape of `seen`; weight: the same, 0 where something else is; last: is that known."""
+    count, line, square = (_around(each, 5 * px_per_mm)
+                           for each in (weight, weight * seen, weight * seen ** 2))
+    line = line / np.maximum(count, 1e-3)
+    spread = np.maximum(square / np.maximum(count, 1e-3) - line ** 2, 0) + NOISE
+    long = int(LINE_MM * px_per_mm) | 1
+    for size in ((1, long), (long, 1)) if last else ():  # each line has a width of its own
+        own = cv2.blur(weight * seen, size) / np.maximum(cv2.blur(weight, size), 1e-3)
+        line = np.where(line > LINE, np.maximum(line, own), line)
+    clear = np.maximum(1 - line, 0.05)
+    return np.clip((seen - line) / clear, 0, 1.2), clear ** 2 / (clear ** 2 + UNSURE * spread)
+
+
+def _around(values, period):
+    """The mean of what is at the same place of each period around: float32 array of that shape."""
+    height, width = values.shape
+    there = cv2.blur(values.reshape(height // period, -1), (1, PERIODS))
+    for row in there.reshape(height, width // period, period):
+        row[:] = cv2.blur(row, (1, PERIODS))
+    return there.reshape(height, width)
+
+
+def _between(ink, known, reach):
+    """The lesser of what is known above and below, where both are within `reach` pixels."""
+    y, last = np.arange(len(ink), dtype=np.int32)[:, None], len(ink) - 1
+    above = np.maximum.accumulate(np.where(known, y, -reach), axis=0)
+    below = np.minimum.accumulate(np.where(known, y, last + reach)[::-1], axis=0)[::-1]
+    lesser = np.minimum(np.take_along_axis(ink, np.maximum(above, 0), axis=0),
+                        np.take_along_axis(ink, np.minimum(below, last), axis=0))
+    return np.where(below - above <= reach + 1, lesser, 0)

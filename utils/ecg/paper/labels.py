@@ -71,19 +71,22 @@ def read_words(ink, heights, px_per_mm):
 
 
 def scale_of(words):
-    """The scale that is printed: [mm/s, mm/mV], each None where there is none.
+    """The scale that is printed: [mm/s, mm/mV], each None where there is none, NaN where a number
+    cannot be read.
 
     Raises: NotAnECG where there is more than one
     """
     result = []
     for unit, values in zip(UNITS, (('25', '50'), ('5', '10', '20'))):
-        found = {word.text for word in words for other in words
-                 if word.text in values and SPELLED.get(other.text, other.text) == unit
-                 and abs(word.y - other.y) < 1.5 and -SLIM_MM < other.x - word.right < 3.5}
+        units = [word for word in words if word.text == unit]
+        before = [{word.text for word in words
+                   if word.text in values and abs(word.y - other.y) < 1.5
+                   and -SLIM_MM < other.x - word.right < 3.5} for other in units]
+        found = set().union(*before)
         if len(found) > 1:
             raise NotAnECG(f'a sheet on which {" and ".join(sorted(found))} {unit} are printed; '
                            'expected one scale for all leads')
-        result.append(float(found.pop()) if found else None)
+        result.append(None if not units else float(found.pop()) if all(before) else np.nan)
     return result
 
 
@@ -178,5 +181,5 @@ def _templates():
         for picture in pictures:
             ys, xs = np.nonzero(picture > 100)
             part = picture[ys.min():ys.max() + 1, xs.min():xs.max() + 1]
-            found.append((_standard(part), word, part.shape[1] / part.shape[0]))
+            found.append((_standard(part), SPELLED.get(word, word), part.shape[1] / part.shape[0]))
     return tuple(map(np.array, zip(*found)))

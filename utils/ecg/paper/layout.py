@@ -9,7 +9,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from scipy.interpolate import CubicSpline
-from scipy.signal import find_peaks
 
 from utils.ecg.paper import labels
 from utils.ecg.signals import LEADS, SAMPLES, SAMPLING_RATE, NotAnECG
@@ -24,6 +23,7 @@ STRIPS = dict.fromkeys(('I', 'III', 'aVR', 'aVL', 'aVF', 'V2', 'V3', 'V4', 'V6')
 FROM_LIMBS = {'I': (1, 0), 'II': (0, 1), 'III': (-1, 1), 'aVR': (-0.5, -0.5), '-aVR': (0.5, 0.5),
               'aVL': (1, -0.5), 'aVF': (-0.5, 1)}
 SIX = np.array([FROM_LIMBS[lead] for lead in LEADS[:6]])
+LIKE_LIMBS = 0.3  # part of six chest leads in a column that does not follow so, at least
 SELDOM = 1.3  # times as well as the usual order Cabrera's must agree to be taken for it
 BROKEN = 0.22  # part of the limb leads that may not follow from one another
 # s of 5 that may be spoilt, by a tick, a name or a crossing, if so much of a lead is elsewhere.
@@ -45,12 +45,14 @@ HALF_MM = 12  # from the begin of a row, in which a pulse that is cut is
 BESIDE_TRACE_MM = 40  # of the begin or end of a row, in which a pulse is
 LENGTH_MM = 250  # of 10 s at 25 mm/s, of 5 s at 50 mm/s
 STRETCH, STEPS = 0.025, 81  # part by which print may be longer or shorter than its grid says
-CAPS_MM, PEN_MM = 1.2, 0.15  # by which traces seem longer, by the pen at one end
+CAPS_MM = 1.2  # by which traces seem longer, by the pen
+FOOT_MM = 3  # of a pulse, beside it
 BEYOND_MM = 40  # beside what is read, in which pulses and print may be
 SHORTEST = 0.9  # of the whole length that must be there
+SHOWN = 0.2  # signs where leads begin within the rows
 SURE = 1.5  # ends of the traces and of columns, of which signs are seen
 WHITE_MM, NEAR_MM = 0.35, 0.5  # before a trace that begins; that rows may begin beside each other
-UPRIGHT_MM, THICK_MM, DASH_MM, JUMP_MM = 2.5, 1.2, 0.9, 0.8  # of lines between columns
+UPRIGHT_MM, THICK_MM, DASH_MM = 2.5, 1.2, 0.9  # of lines between columns
 # What a name, the end of a pulse and what may be the trace itself count beside other signs.
 NAME, PULSE, STEP = 0.5, 0.7, 0.5
 FEW, MISREAD = 3, 0.15  # names, below which they say nothing; part that may be misread
@@ -71,7 +73,7 @@ class Pulse(NamedTuple):
 class Signs(NamedTuple):
     """What may show where the columns of leads begin, each float array (rows, width), 0 to 1:
     begins and ends of a trace beside white; ticks: upright lines outside of the traces; steps:
-    jumps and upright lines that may be the traces' own."""
+    upright lines that may be the traces' own."""
     begins: np.ndarray
     ends: np.ndarray
     ticks: np.ndarray
@@ -82,7 +84,8 @@ class Frame(NamedTuple):
     """The scale, and where the traces may begin and end, in mm of the flat sheet.
 
     length: of 10 s at 25 mm/s; pulse: Pulse or None; granted: str, the units for which neither a
-    pulse nor print says the scale; start, end: of what is shown; sure: of these
+    pulse nor print says the scale; start, end: of the traces, then of what is read of them; sure:
+    float, the signs of all ends of columns; inner: float, the mean of those within the rows
     """
     signs: Signs
     length: float
@@ -93,6 +96,7 @@ class Frame(NamedTuple):
     start: float = 0.0
     end: float = 0.0
     sure: float = 0.0
+    inner: float = 1.0
 
 
 class Placed(NamedTuple):
@@ -132,15 +136,17 @@ def find_frame(ink, heights, printed, px_per_mm):
         traces.measure(); printed: [mm/s, mm/mV] as labels.scale_of()
     Raises: NotAnECG where a pulse contradicts what is printed
     """
-    most = np.flatnonzero(np.isfinite(heights).mean(axis=0) >= 0.5)
-    span = (most[0] / px_per_mm, most[-1] / px_per_mm) if len(most) else (0.0, 0.0)
+    span = tuple(np.median([_longest(np.isfinite(row), px_per_mm) for row in heights], axis=0))
     pulse = _find_pulse(ink, len(heights), span, px_per_mm)
     measured = [None, None]
     if pulse:
         measured = [SPEEDS[int(pulse.width > FAST_MM)] if pulse.width else None,
                     min(GAINS, key=lambda each: abs(np.log(each / pulse.height)))]
     for one, other, unit in zip(measured, printed, labels.UNITS):
-        if one and other and one != other:
+        if not one and other is not None and np.isnan(other):
+            raise NotAnECG(f'a sheet without a calibration pulse on which {unit} is printed, and '
+                           'the number before it cannot be read')
+        if one and other and one != other and not np.isnan(other):
             raise NotAnECG(f'a sheet whose calibration pulse says {one:g} {unit}, and on which '
                            f'{other:g} {unit} is printed')
     speed, gain = (one or other or usual for one, other, usual in zip(measured, printed, USUALLY))
@@ -151,6 +157,17 @@ def find_frame(ink, heights, printed, px_per_mm):
                  ' and '.join(granted), *span)
 
 
+def _longest(there, px_per_mm, close=4):
+    """The longest stretch with ink, holes of `close` mm allowed: (start, end), mm."""
+    columns = np.flatnonzero(there)
+    if not len(columns):
+        return 0.0, 0.0
+    breaks = np.flatnonzero(np.diff(columns) > close * px_per_mm)
+    starts, ends = columns[np.r_[0, breaks + 1]], columns[np.r_[breaks, len(columns) - 1]]
+    longest = (ends - starts).argmax()
+    return starts[longest] / px_per_mm, (ends[longest] + 1) / px_per_mm
+
+
 def _find_signs(ink, heights, px_per_mm):
     """The Signs, of all there is but names."""
     middles = np.nanmedian(heights, axis=1)
@@ -159,16 +176,9 @@ def _find_signs(ink, heights, px_per_mm):
                        for at in middles])
              for upright in (_upright(ink, px_per_mm), _upright(
                  labels.without(ink, heights, px_per_mm, THICK_MM), px_per_mm))]
-    jumps = []
-    for row in heights:
-        there = np.flatnonzero(np.isfinite(row))
-        filled = np.interp(np.arange(len(row)), there, row[there])
-        steep = np.abs(np.diff(filled, prepend=filled[0]))
-        places = find_peaks(steep, height=JUMP_MM * px_per_mm)[0] - 0.5
-        jumps.append(_bumps((places, len(row)), px_per_mm))
     return Signs(_begins(ink, heights, px_per_mm),
                  _begins(ink[:, ::-1], heights[:, ::-1], px_per_mm)[:, ::-1],
-                 lines[1], STEP * np.maximum(lines[0], jumps))
+                 lines[1], STEP * lines[0])
 
 
 def _upright(ink, px_per_mm):
@@ -226,7 +236,7 @@ def _find_span(frame, names, shape, weight, px_per_mm):
     for name in names:
         first, last = ((name.x - away) * px_per_mm for away in (MOST_AFTER, MOST_BEFORE))
         named[max(int(first), 0):max(int(last), 0)] += NAME / lead_rows
-    inner = weight * (inner + np.minimum(named, NAME))
+    inner += np.minimum(named, NAME)
     pad = int(0.1 * frame.length * px_per_mm)  # what is cut off
     first, last, inner = (np.pad(each, (pad, 5 * pad))
                           for each in (*_beside_pulse(frame, px_per_mm), inner))
@@ -235,17 +245,19 @@ def _find_span(frame, names, shape, weight, px_per_mm):
         wide = frame.length * px_per_mm * (1 + stretch) / columns
         at = np.arange(len(first) - int(columns * wide) - 1)
         places = [at + round(column * wide) for column in range(columns + 1)]
-        signs = first[at] + last[places[-1]] + sum(inner[place] for place in places[1:-1])
+        between = sum((inner[place] for place in places[1:-1]), np.zeros(len(at)))
+        signs = first[at] + last[places[-1]] + weight * between
         top = signs.argmax()
-        found.append((signs[top] - STEP * abs(stretch) / STRETCH, signs[top], top, places[-1][top]))
-    _, sure, start, end = max(found)
+        found.append((signs[top] - STEP * abs(stretch) / STRETCH, signs[top], top, places[-1][top],
+                      between[top] / (columns - 1) if columns > 1 else 1.0))
+    _, sure, start, end, between = max(found)
     seen = first[start] > STEP, last[end] > STEP
     start, end = ((_nearest(each, at) - pad + 0.5) / px_per_mm
                   for each, at in ((first, start), (last, end)))
     over = end - start - frame.length
     if all(seen) and abs(over) < CAPS_MM:  # a pen begins and ends as wide as it is
         start, end = start + over / 2, end - over / 2
-    return frame._replace(start=start, end=end, sure=sure)
+    return frame._replace(start=start, end=end, sure=sure, inner=between)
 
 
 def _beside_pulse(frame, px_per_mm):
@@ -307,8 +319,10 @@ def _find_pulse(ink, rows, span, px_per_mm):
             halves.append(Pulse(high, 0, at, at))
     outside = [pulse for pulse in whole if pulse.end < span[0] + CAPS_MM
                or pulse.start > span[1] - CAPS_MM]
+    edge = [pulse for pulse in whole if pulse.start < span[0] + FOOT_MM
+            or pulse.end > span[1] - FOOT_MM]
     return _most_alike(whole) or _most_alike(halves) or _most_alike(outside, True) \
-        or _most_alike(whole, rows < 5)
+        or _most_alike(edge, rows < 5)
 
 
 def _most_alike(pulses, one_is_enough=False):
@@ -369,6 +383,11 @@ def place(heights, frame, names, px_per_mm):
                        'order that is not known here, or the traces cannot be followed')
     _refuse_limbs_as_chest(order)
     _refuse_exchanged(order)
+    left, right = order.cells[:6], order.cells[6:]
+    if order.lead_rows == 6 and _broken([(one[0], *other[1:]) for one, other in zip(left, right)],
+                                        6) < BROKEN:
+        raise NotAnECG('a sheet with six rows of limb leads alone, expected all twelve leads; '
+                       'sheets of two pages cannot be read')
     seen = min(order.frame.end, frame.end) - max(order.frame.start, frame.start)
     if seen < SHORTEST * frame.length:
         raise NotAnECG(f'traces of {seen:.0f} mm, expected {frame.length:.0f}; is the sheet cut '
@@ -379,6 +398,9 @@ def place(heights, frame, names, px_per_mm):
     if order.frame.sure < SURE and order.lead_rows < 12:
         raise NotAnECG(f'traces that are not {frame.length:.0f} mm long, and of which neither '
                        'lines, gaps nor names say where each lead begins; is the sheet cut off?')
+    if order.frame.inner < SHOWN:
+        raise NotAnECG(f'a sheet as {order.name} on which no line, gap or name shows that '
+                       'other leads begin within the rows; is it cut off?')
     return _place_as(order, heights, px_per_mm)
 
 
@@ -506,13 +528,12 @@ def _broken(cells, lead_rows):
 
 def _refuse_limbs_as_chest(order):
     """Refuse columns of chest leads that keep the laws of limb leads: I to aVF of 10 s alone."""
-    rows = order.lead_rows
-    for column in range(0, len(order.cells) if rows == 6 else 0, rows):
-        cells = order.cells[column:column + rows]
-        if cells[0][0] in LEADS[6:] and _broken(
-                [(lead, *cell[1:]) for lead, cell in zip(LEADS, cells)], rows) < BROKEN / 2:
-            raise NotAnECG(f'a sheet as {order.name} whose chest leads follow from one another as '
-                           'limb leads do; expected twelve leads on a page, are there fewer?')
+    rows, cells = order.lead_rows, order.cells
+    chest = [_broken([(lead, *cell[1:]) for lead, cell in zip(LEADS, cells[column:])][:rows], rows)
+             for column in range(0, len(cells), rows) if cells[column][0] in LEADS[6:]]
+    if chest and max(chest) < (LIKE_LIMBS if rows == 6 else LIKE_LIMBS / 3):
+        raise NotAnECG(f'a sheet as {order.name} whose chest leads follow from one another as '
+                       'limb leads do; expected twelve leads on a page, are there fewer?')
 
 
 def _refuse_exchanged(order):
