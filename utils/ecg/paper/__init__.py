@@ -14,6 +14,7 @@ SIDEWAYS = 'a sheet that lies on its side and cannot be read for certain; turn t
 CERTAIN = 0.1  # part of the limb leads that may not follow from one another on what is turned
 FLAT = 8  # pixels a mm of the sheet laid flat
 FINE = 5  # parts of those at which lines of a PDF are read: samples are further apart
+WHITE_MM = 3  # of white at an end of a lead, by which its time would be wrong
 TRUE = 0.004  # part by which the scale may be off that is exact
 EXACT = "; from the PDF's own lines"
 
@@ -132,7 +133,7 @@ def _read_turned(dark):
         try:
             found.append((turn, _read_traces(np.rot90(dark, turn))))
             _, _, frame, placed = found[-1][1]
-            if placed.broken < CERTAIN and (not turn or frame.pulse or placed.named >= layout.FEW):
+            if _is_certain(frame, placed) or not turn and placed.broken < CERTAIN:
                 return found[-1]
         except NotAnECG as error:
             problems.append(error)
@@ -151,11 +152,19 @@ def _read_lines(drawn, dark):
         if fine is None or len(fine) not in layout.LAYOUTS:
             continue
         try:
-            return turn, _place_lines(fine, upright, lines)
+            found = _place_lines(fine, upright, lines)
         except NotAnECG:
             if not turn:  # a picture of it would be read no better
                 raise
+            continue
+        if not turn or _is_certain(*found[2:]):
+            return turn, found
     return None
+
+
+def _is_certain(frame, placed):
+    """Whether what was read of a sheet that is not upright is what it shows."""
+    return placed.broken < CERTAIN and (frame.pulse or placed.named >= layout.FEW)
 
 
 def _place_lines(fine, dark, drawn):
@@ -167,7 +176,14 @@ def _place_lines(fine, dark, drawn):
     frame = layout.find_frame(dark, heights, vectors.scale_of(drawn.text), FLAT)
     signs = layout.Signs(*(np.repeat(each, FINE, axis=1) for each in frame.signs))
     frame = frame._replace(signs=signs)
-    return heights, np.ones(heights.shape, bool), frame, layout.place(fine, frame, names, FLAT * FINE)
+    placed = layout.place(fine, frame, names, FLAT * FINE)
+    ends = [(row, at) for _, row, start, end in placed.stretches for at in (start, end - WHITE_MM)]
+    white = [np.isnan(heights[row, max(int(at * FLAT), 0):int((at + WHITE_MM) * FLAT)]).all()
+             for row, at in ends]
+    if sum(white) > 2:
+        raise NotAnECG('a sheet with white between its columns of leads, expected one right behind '
+                       'the other: their times would be wrong')
+    return heights, np.ones(heights.shape, bool), frame, placed
 
 
 def _to_flat(found, origin, true):

@@ -14,8 +14,9 @@ from utils.ecg.signals import LEADS, NotAnECG
 MOST_POINTS, MOST_LETTERS, DEEPEST = 300_000, 20_000, 8  # of a page; forms within forms
 PARTS, FAR = 100, 10_000  # of a pixel, which PDFium gives whole; points between two places
 SHORTEST_MM, POINTS_A_MM, MOVES_MM = 20, 0.3, 0.3  # of a trace
-NEXT_MM, JUMP_MM, BACK_MM = 0.15, 3, 0.02  # from one piece to the next; that a trace may go back
+NEXT_MM, JUMP_MM, BACK_MM = 0.15, 8, 0.02  # from one piece to the next; that a trace may go back
 EVEN = 0.2  # part by which steps that are even may differ, as numbers are rounded
+BEFORE_MM = 0.4  # of white before a lead
 OVERLAP_MM = 1  # of two leads in a row
 SEEN, NEAR, SEEN_OF = 0.3, 2, 0.9  # ink, within pixels of so much of a row
 APART = 1.6  # letters of a word are not, in heights of a letter
@@ -90,13 +91,16 @@ def rows_of(drawn, ink, px_per_mm, fine):
         return None
     heights = np.full((count.max(), ink.shape[1] * fine), np.nan)
     places = np.arange(heights.shape[1]) / fine + ends.min() % (1 / fine)  # a value at its samples
-    for index, piece in enumerate(pieces):
-        beside = covers[:, (covers[index] * count).argmax()]
-        row = heights[(beside & (levels < levels[index])).sum()]
+    rows = [(covers[:, beside] & (levels < level)).sum()
+            for beside, level in zip((covers * count).argmax(axis=1), levels)]
+    for piece, row in zip(pieces, rows):
+        row = heights[row]
         at = np.flatnonzero((places >= piece[0, 0]) & (places <= piece[-1, 0]))
         if np.isfinite(row[at]).sum() > OVERLAP_MM * px_per_mm * fine:
             return None
         row[at] = (_between(piece, places[at]) + 0.5) * fine - 0.5
+    for index, begin in enumerate(ends[:, 0]):  # white says where a lead begins
+        heights[rows[index], (places < begin) & (places > begin - BEFORE_MM * px_per_mm)] = np.nan
     seen = cv2.dilate(ink, np.ones((2 * NEAR + 1,) * 2)) > SEEN
     for row in heights:
         at = np.flatnonzero(np.isfinite(row))
@@ -117,7 +121,7 @@ def _between(piece, places):
 def _traces(drawn, px_per_mm):
     """The lines that are traces: list of float arrays (n, 2), pixels."""
     step = np.diff(drawn.points, axis=0) / px_per_mm
-    goes_on = (step[:, 0] >= 0) & (step[:, 0] < NEXT_MM) & (np.abs(step[:, 1]) < JUMP_MM)
+    goes_on = (step[:, 0] > -BACK_MM) & (step[:, 0] < NEXT_MM) & (np.abs(step[:, 1]) < JUMP_MM)
     cuts = np.flatnonzero(drawn.begins[1:] & ~goes_on) + 1
     found = []
     for piece in np.split(drawn.points, cuts):
