@@ -8,6 +8,7 @@ from utils.ecg.paper.pages import EXTENSIONS
 from utils.ecg.signals import LEADS, SAMPLING_RATE, NotAnECG, Raw
 
 COARSEST = 3.7  # pixels a mm
+AGREE = 0.1  # part by which a grid's scale may differ from that of the pulses, in photos
 PAGE = '#page='
 NO_TRACE = 'a picture with a grid and no trace on it, expected an ECG'
 SIDEWAYS = 'a sheet that lies on its side and cannot be read for certain; turn the picture'
@@ -71,7 +72,7 @@ def paths_of(path):
     if not is_picture(path) or pages.count(path) < 2:
         return [path]
     try:
-        found = [number for number, picture in pages.read(path) if _find_grid(picture)]
+        found = [number for number, picture in pages.read(path) if _has_grid(picture)]
     except NotAnECG:
         return [path]
     return [f'{path}{PAGE}{number}' for number in found] or [path]
@@ -86,9 +87,13 @@ def read_sheet(picture, page=1):
     """
     found = _find_grid(picture)
     if found is None:
-        raise NotAnECG('a picture without the grid of ECG paper, or with one of less than 4 pixels '
-                       'a mm, so nothing says its scale; expected a whole ECG sheet, scanned or '
-                       'photographed at 150 dpi or more')
+        raise NotAnECG('a picture without the grid of ECG paper, and without calibration pulses '
+                       'beside rows of 250 mm, so nothing says its scale; expected a whole ECG '
+                       'sheet, scanned or photographed at 150 dpi or more')
+    if found.px_per_mm < COARSEST:  # what is no grid looks like a coarse one
+        raise NotAnECG('a picture without the grid of ECG paper, or with one of about '
+                       f'{found.px_per_mm:.1f} pixels a mm, expected 4 or more: a sheet is 1200 '
+                       'pixels wide then; scan or photograph it anew')
     flat, inside, origin = ink.lay_flat(picture, found, FLAT)
     dark = ink.find_ink(flat, inside, FLAT)
     turn, (heights, frame, placed) = _read_turned(dark)
@@ -107,11 +112,16 @@ def read_sheet(picture, page=1):
 
 
 def _find_grid(picture):
-    for find in (grid.find_grid, unruled.find_scale):
-        found = find(picture)
-        if found and found.px_per_mm >= COARSEST:  # what is no grid looks like a coarse one
-            return found
-    return None
+    """The grid.Grid, or None. Text and traces can look like a grid; pulses know better then."""
+    found, by_pulses = grid.find_grid(picture), unruled.find_scale(picture)
+    if by_pulses and not (found and abs(found.px_per_mm / by_pulses.px_per_mm - 1) < AGREE):
+        return by_pulses
+    return found
+
+
+def _has_grid(picture):
+    found = _find_grid(picture)
+    return found is not None and found.px_per_mm >= COARSEST
 
 
 def _read_turned(dark):
