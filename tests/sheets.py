@@ -92,10 +92,11 @@ class Sheet:
     to_pixels: np.ndarray = None
 
 
-def draw_sheet(signal, style):
+def draw_sheet(signal, style, pdf=None):
     """Print a signal.
 
-    signal: float32 array (12, 5000), mV, 500 Hz, rows in LEADS order
+    signal: float32 array (12, 5000), mV, 500 Hz, rows in LEADS order; pdf: str, a file that it is
+        written to with its traces as lines, or None
     Returns: Sheet
     """
     places = places_of(style)
@@ -114,6 +115,8 @@ def draw_sheet(signal, style):
         _draw_pulse_and_separators(axes, style, row)
         for place in row:
             _draw_label(axes, style, place)
+    if pdf:
+        figure.savefig(pdf, format='pdf', facecolor=style.tint)
     canvas.draw()
     truth = np.full((len(LEADS), SAMPLES), np.nan, np.float32)
     for place in places:

@@ -57,6 +57,12 @@ def test_a_pulse_that_contradicts_print_is_refused():
         read_sheet(draw_sheet(HEART, style).picture)
 
 
+def test_six_leads_over_a_whole_sheet_are_not_taken_for_twelve():
+    picture = draw_sheet(HEART[[*range(6)] * 2], replace(DRAWN, layout='6x2')).picture
+    with pytest.raises(NotAnECG, match='six rows of limb leads alone'):
+        read_sheet(picture)
+
+
 def test_a_pulse_that_is_cut_still_says_the_gain():
     style = replace(DRAWN, gain=5.0, footer='')
     picture = draw_sheet(HEART, style).picture[:, int(21 / 25.4 * style.dpi):]

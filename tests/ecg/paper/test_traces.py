@@ -20,35 +20,45 @@ def draw(rows, width=1600, pen=3):
     return ink
 
 
-def spikes(x, at, size, first=100):
-    """Spikes of 10 pixels width every 200 pixels."""
-    away = np.abs((x - first + 100) % 200 - 100 - at)
-    return size * np.maximum(1 - away / 5, 0)
+def spikes(x, at, size, width=10):
+    """Spikes every 200 pixels."""
+    away = np.abs(x % 200 - 100 - at)
+    return size * np.maximum(1 - 2 * away / width, 0)
 
 
 def read(rows):
-    ink = draw(rows)
-    baselines = traces.find_rows(ink, PX)
-    return traces.measure(ink, traces.follow(ink, baselines, PX), PX)
+    return traces.read(draw(rows), PX)
 
 
 def test_spikes_are_followed_to_their_tips():
     rows = [lambda x: 200 - spikes(x, 0, 120), lambda x: 400 + spikes(x, 0, 90)]
-    for row, heights in zip(rows, read(rows)):
+    for row, heights in zip(rows, read(rows)[0]):
         true = row(np.arange(1600.0))
         assert np.sqrt(np.mean((heights - true)[20:-20] ** 2)) < 0.12 * true.std()
 
 
 def test_a_row_that_leaves_its_level_does_not_take_the_next_one():
-    rows = [lambda x: 200 + 60 * (x > 700), lambda x: 340 + 0 * x]
-    for row, heights in zip(rows, read(rows)):
-        assert np.nanmax(np.abs(heights - row(np.arange(1600.0)))[710:-20]) < 2
+    rows = [lambda x: 200 + 60 * (x > 700), lambda x: 340 - spikes(x, 60, 20)]
+    for row, heights in zip(rows, read(rows)[0]):
+        assert np.nanmax(np.abs(heights - row(np.arange(1600.0)))[710:-20]) < 3
+
+
+def test_strokes_that_cross_go_straight_on():
+    rows = [lambda x: 200 + spikes(x, 1, 150, width=12),
+            lambda x: 400 - spikes(x, -1, 140, width=9)]
+    heights, clear = read(rows)
+    for row, each in zip(rows, heights):
+        true = row(np.arange(1600.0))
+        assert np.sqrt(np.mean((each - true)[20:-20] ** 2)) < 0.3 * true.std()
+    assert traces.meetings(heights, clear, PX) == []
 
 
 def test_rows_that_touch_are_named_and_those_that_run_together_refused():
-    heights = read([lambda x: 200 + spikes(x, 0, 110), lambda x: 400 - spikes(x, 0, 110)])
-    assert traces.meetings(heights, PX) == [(1, 2)]
-    apart = read([lambda x: 200 + spikes(x, 0, 50), lambda x: 400 - spikes(x, 0, 50)])
-    assert traces.meetings(apart, PX) == []
+    rows = [lambda x: 200 + spikes(x, 0, 50), lambda x: 400 - spikes(x, 0, 50)]
+    heights, clear = read(rows)
+    assert traces.meetings(heights, clear, PX) == []
+    near = np.stack([heights[0], heights[1] - 105])
+    assert traces.meetings(near, clear, PX) == [(1, 2)]
+    assert traces.meetings(near, np.ones_like(clear), PX) == []
     with pytest.raises(NotAnECG, match='rows 1 and 2 run into each other for [0-9]+ mm'):
-        traces.meetings(np.stack([apart[0], apart[0]]), PX)
+        traces.meetings(np.stack([heights[0], heights[0]]), clear, PX)

@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.ecg.paper import grid, ink, labels, layout, pages, traces, unruled
+from utils.ecg.paper import grid, ink, labels, layout, pages, traces, unruled, vectors
 from utils.ecg.paper.pages import EXTENSIONS
 from utils.ecg.signals import LEADS, SAMPLING_RATE, NotAnECG, Raw
 
@@ -12,8 +12,13 @@ AGREE = 0.1  # part by which a grid's scale may differ from that of the pulses, 
 PAGE = '#page='
 NO_TRACE = 'a picture with a grid and no trace on it, expected an ECG'
 SIDEWAYS = 'a sheet that lies on its side and cannot be read for certain; turn the picture'
-CERTAIN = 0.1  # part of the limb leads that may not follow from one another on what is turned
+HIDING = 'a sheet whose grid is as black as its traces'
+# Part of the limb leads that may not follow from one another on what is turned, or partly hidden.
+CERTAIN = 0.1
 FLAT = 8  # pixels a mm of the sheet laid flat
+FINE = 5  # parts of those at which lines of a PDF are read: samples are further apart
+TRUE = 0.004  # part by which the scale may be off that is exact
+EXACT = "; from the PDF's own lines"
 
 
 class Sheet(NamedTuple):
@@ -42,9 +47,9 @@ def read_picture(path):
     """
     file, _, only = path.partition(PAGE)
     sheets, problems = [], []
-    for number, picture in pages.read(file, int(only or 0)):
+    for number, picture, drawn in pages.read(file, int(only or 0)):
         try:
-            sheets.append(read_sheet(picture, number))
+            sheets.append(read_sheet(picture, number, drawn))
         except NotAnECG as error:
             problems.append((number, str(error)))
     if not sheets:
@@ -72,16 +77,17 @@ def paths_of(path):
     if not is_picture(path) or pages.count(path) < 2:
         return [path]
     try:
-        found = [number for number, picture in pages.read(path) if _has_grid(picture)]
+        found = [number for number, picture, _ in pages.read(path) if _has_grid(picture)]
     except NotAnECG:
         return [path]
     return [f'{path}{PAGE}{number}' for number in found] or [path]
 
 
-def read_sheet(picture, page=1):
+def read_sheet(picture, page=1, drawn=None):
     """Read the ECG on one page.
 
-    picture: uint8 array (height, width, 3); page: int, its number
+    picture: uint8 array (height, width, 3); page: int, its number; drawn: vectors.Drawn, what a PDF
+        says of it
     Returns: Sheet
     Raises: signals.NotAnECG, why it is none or cannot be read
     """
@@ -95,15 +101,22 @@ def read_sheet(picture, page=1):
                        f'{found.px_per_mm:.1f} pixels a mm, expected 4 or more: a sheet is 1200 '
                        'pixels wide then; scan or photograph it anew')
     flat, inside, origin = ink.lay_flat(picture, found, FLAT)
-    dark = ink.find_ink(flat, inside, FLAT)
-    turn, (heights, frame, placed) = _read_turned(dark)
-    touching = traces.meetings(heights, FLAT)
+    dark, hides = ink.find_ink(flat, inside, FLAT)
+    exact = drawn and _read_lines(drawn.moved(_to_flat(found, origin, drawn.px_per_mm)), dark)
+    turn, (heights, clear, frame, placed) = exact or _read_turned(dark)
+    if hides and not exact and placed.broken > CERTAIN:
+        raise NotAnECG(HIDING + ', so that they cannot be followed for certain; copy it anew, in '
+                       'grey or in colours')
+    touching = [] if exact else traces.meetings(heights, clear, FLAT)
     lines = [(lead, found.pixels(_on_flat(heights[row], (start, end), dark.shape, turn) / FLAT
                                  + origin)) for lead, row, start, end in placed.stretches]
     values, shown = placed.values, np.isfinite(placed.values)
     rotation = (found.rotation + 90 * turn + 180) % 360 - 180
     raw = Raw(values, list(LEADS), SAMPLING_RATE, ['mV'] * len(LEADS),
-              [_describe(placed, frame, found, rotation)], shown)
+              [_describe(placed, frame, found, rotation) + EXACT * bool(exact)], shown)
+    if hides and not exact:
+        raw.notes.append(HIDING + ': what it hides is a guess; compare with the picture in the '
+                         'report')
     raw.notes.extend(f'the traces of rows {upper} and {lower} touch: a QRS there may be cut, or be '
                      'taken for the other row\'s; compare with the picture in the report'
                      for upper, lower in touching)
@@ -127,13 +140,15 @@ def _has_grid(picture):
 def _read_turned(dark):
     """(how often it has to be turned by 90 degrees, what _read_traces() then gives).
 
-    What is not upright must keep the laws well: upside down, V4 to V6 nearly keep Cabrera's.
+    What is not upright must keep the laws well, as V4 to V6 nearly keep Cabrera's, and have names
+    or a pulse: rows from V6 up to I keep them, too, from left to right and from right to left.
     """
     found, problems = [], []
     for turn in (0, 2) if ink.is_level(dark, FLAT) else (1, 3):
         try:
             found.append((turn, _read_traces(np.rot90(dark, turn))))
-            if found[-1][1][2].broken < CERTAIN:
+            _, _, frame, placed = found[-1][1]
+            if placed.broken < CERTAIN and (not turn or frame.pulse or placed.named >= layout.FEW):
                 return found[-1]
         except NotAnECG as error:
             problems.append(error)
@@ -142,20 +157,59 @@ def _read_turned(dark):
     raise problems[0] if problems else NotAnECG(SIDEWAYS)
 
 
+def _read_lines(drawn, dark):
+    """As _read_turned(), from what a PDF draws, or None where its traces are not clear; drawn:
+    vectors.Drawn on the flat sheet."""
+    for turn in range(4):
+        upright = np.ascontiguousarray(np.rot90(dark, turn))
+        lines = drawn.moved(lambda each: _turned(each, dark.shape, -turn))
+        fine = vectors.rows_of(lines, upright, FLAT, FINE)
+        if fine is None or len(fine) not in layout.LAYOUTS:
+            continue
+        try:
+            return turn, _place_lines(fine, upright, lines)
+        except NotAnECG:
+            if not turn:  # a picture of it would be read no better
+                raise
+    return None
+
+
+def _place_lines(fine, dark, drawn):
+    """What stands on a sheet that is upright, as _read_traces(); fine: as vectors.rows_of()."""
+    heights = (fine[:, FINE // 2::FINE] + 0.5) / FINE - 0.5
+    names = vectors.names_of(drawn, FLAT)
+    if len(names) < layout.FEW:
+        names = [word for word in labels.read_words(dark, heights, FLAT) if word.lead]
+    frame = layout.find_frame(dark, heights, vectors.scale_of(drawn.text), FLAT)
+    signs = layout.Signs(*(np.repeat(each, FINE, axis=1) for each in frame.signs))
+    frame = frame._replace(signs=signs)
+    return heights, None, frame, layout.place(fine, frame, names, FLAT * FINE)
+
+
+def _to_flat(found, origin, true):
+    """What puts pixels of a picture that is straight on the flat sheet: function of float arrays
+    (n, 2); true: pixels a mm, across and down, if the picture is true to size."""
+    x, y = np.meshgrid(*(np.linspace(*ends, 9) for ends in zip(found.low, found.high)))
+    on_sheet = np.stack([x.ravel(), y.ravel()], axis=1)
+    flat, pixels = (on_sheet - origin) * FLAT, found.pixels(on_sheet)
+    matrix = np.linalg.lstsq(np.c_[pixels, np.ones(len(flat))], flat, rcond=None)[0]
+    exact = np.diag(FLAT / true)
+    if np.abs(matrix[:2] - exact).max() < TRUE * exact.max():
+        matrix = np.r_[exact, [(flat - pixels @ exact).mean(axis=0)]]
+    return lambda places: places @ matrix[:2] + matrix[2]
+
+
 def _read_traces(dark):
-    """What stands on a sheet that is upright: (heights of traces.measure(), Frame, Placed)."""
+    """What stands on a sheet that is upright: (heights and clear of traces.read(), Frame,
+    Placed)."""
     dark = np.ascontiguousarray(dark)
-    baselines = traces.find_rows(dark, FLAT)
-    if not len(baselines):
-        raise NotAnECG(NO_TRACE)
-    heights = traces.measure(dark, traces.follow(dark, baselines, FLAT), FLAT)
-    heights = traces.drop_edges(heights, FLAT)
+    heights, clear = traces.read(dark, FLAT)
     if not len(heights):
         raise NotAnECG(NO_TRACE)
     words = labels.read_words(dark, heights, FLAT)
     frame = layout.find_frame(dark, heights, labels.scale_of(words), FLAT)
     placed = layout.place(heights, frame, [word for word in words if word.lead], FLAT)
-    return heights, frame, placed
+    return heights, clear, frame, placed
 
 
 def _on_flat(row, span, shape, turn):
@@ -163,10 +217,17 @@ def _on_flat(row, span, shape, turn):
     degrees: float array (n, 2), pixels."""
     columns = np.arange(max(int(span[0] * FLAT), 0), min(int(span[1] * FLAT), len(row)))
     columns = columns[np.isfinite(row[columns])]
+    places = np.stack([columns, row[columns]], axis=1)
+    return _turned(places, shape[::-1] if turn % 2 else shape, turn)
+
+
+def _turned(places, shape, turn):
+    """Where places on a sheet of a shape, float array (n, 2), pixels, are after it was turned
+    clockwise by `turn` times 90 degrees."""
     middle = (np.array(shape[::-1]) - 1) / 2
-    places = np.stack([columns, row[columns]], axis=1) - (middle[::-1] if turn % 2 else middle)
+    places = places - middle
     turned = (places[:, 0] + 1j * places[:, 1]) * 1j ** turn
-    return np.stack([turned.real, turned.imag], axis=1) + middle
+    return np.stack([turned.real, turned.imag], axis=1) + (middle[::-1] if turn % 2 else middle)
 
 
 def _describe(placed, frame, found, rotation):

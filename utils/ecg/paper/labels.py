@@ -8,6 +8,8 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from utils.ecg.signals import NotAnECG
+
 FACES = ('DejaVuSans', 'DejaVuSans-Bold', 'DejaVuSansMono', 'DejaVuSerif', 'STIXGeneral',
          'STIXGeneralBol', 'cmr10', 'cmss10', 'cmtt10')
 HERSHEY = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_COMPLEX)
@@ -15,18 +17,21 @@ TWELVE = ('aVR', 'aVL', 'aVF', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6')  # I is any u
 OTHERS = ('V7', 'V8', 'V9', 'V3R', 'V4R', 'V5R', 'V6R')
 OLD = {'VR': 'aVR', 'VL': 'aVL', 'VF': 'aVF'}  # or an a that a separator touches
 NUMBERS, UNITS = ('5', '10', '20', '25', '50'), ('mm/s', 'mm/mV')
+SPELLED = {'mm/sec': 'mm/s', 'mm/mv': 'mm/mV'}
+LETTERS = (3, 4, 5, 6)  # of a unit, some of which touch
 # What is no name is read, too, so that it is not taken for one.
-WORDS = (*TWELVE, *OTHERS, *OLD, *NUMBERS, *UNITS, 'AVR', 'AVL', 'AVF', '-aVR', '-AVR', 'II', 'III',
-         'Hz', 'ms', 'VT', 'QT', 'PR', 'HR')
+WORDS = (*TWELVE, *OTHERS, *OLD, *NUMBERS, *UNITS, *SPELLED, 'AVR', 'AVL', 'AVF', '-aVR', '-AVR',
+         'II', 'III', 'Hz', 'ms', 'VT', 'QT', 'PR', 'HR')
 LEADS_OF = {**{word: {each.upper(): each for each in TWELVE + OTHERS}.get(word.upper().lstrip('-'))
                for word in WORDS}, **OLD}
 SHAPE = (24, 40)  # pixels that each word is stretched to
-LOWEST, HIGHEST, WIDEST = 1.4, 5.5, 18  # mm of a word
+LOWEST, HIGHEST, WIDEST = 1.4, 5.5, 40  # mm of a word
 INK, FAINT, TRACE_MM = 0.45, 0.3, 0.6  # a letter's edge; width of what is taken out of a trace
 BEFORE_MM, FIRST_MM, AFTER_MM = 6, 28, 15  # how far from where its lead begins a name is
-GAP_MM, SAME_MM = 0.9, 3  # between letters of a word; two words are not as near
-# Correlation with a template, with one that a trace cut, and by how much better than with others.
-ALIKE, CUT, BETTER = 0.72, 0.82, 0.05
+GAP_MM, SAME_MM, SLIM_MM = 0.9, 3, 0.3  # between letters; words are not above or in another
+# Correlation with a template, with one that a trace cut, and by how much better than with others;
+# what a letter more counts: 25 ends in a 5.
+ALIKE, CUT, BETTER, LONGER = 0.72, 0.82, 0.05, 0.05
 
 
 class Word(NamedTuple):
@@ -48,8 +53,9 @@ def read_words(ink, heights, px_per_mm):
     templates, texts, aspects = _templates()
     found = []
     for picture, level, least in ((ink, INK, ALIKE), (ink, FAINT, ALIKE),
-                                  (_without(ink, heights, px_per_mm), INK, CUT)):
-        for x, y, width, height in _boxes(picture, level, px_per_mm):
+                                  (without(ink, heights, px_per_mm), INK, CUT)):
+        for x, y, width, height in _with_parts(_boxes(picture, level, px_per_mm),
+                                               picture > level):
             word = _standard(picture[y:y + height, x:x + width])
             alike = np.where(np.abs(np.log(aspects * height / width)) < 0.3, templates @ word, 0)
             best = alike.argmax()
@@ -57,20 +63,27 @@ def read_words(ink, heights, px_per_mm):
                 edges = np.array([x, x + width, y + height / 2]) / px_per_mm
                 found.append(Word(texts[best], LEADS_OF[texts[best]], *edges, alike[best]))
     result = []
-    for word in sorted(found, key=lambda each: -each.alike):
-        if all(np.hypot(word.x - other.x, word.y - other.y) > SAME_MM for other in result):
+    for word in sorted(found, key=lambda each: -each.alike - LONGER * len(each.text)):
+        if all(abs(word.y - other.y) > SAME_MM or word.x > other.right - SLIM_MM
+               or word.right < other.x + SLIM_MM for other in result):
             result.append(word)
     return result
 
 
 def scale_of(words):
-    """The scale that is printed: [mm/s, mm/mV], each None where there is none, or more than one."""
+    """The scale that is printed: [mm/s, mm/mV], each None where there is none.
+
+    Raises: NotAnECG where there is more than one
+    """
     result = []
     for unit, values in zip(UNITS, (('25', '50'), ('5', '10', '20'))):
         found = {word.text for word in words for other in words
-                 if word.text in values and other.text == unit
-                 and abs(word.y - other.y) < 1.5 and 0 < other.x - word.right < 3.5}
-        result.append(float(found.pop()) if len(found) == 1 else None)
+                 if word.text in values and SPELLED.get(other.text, other.text) == unit
+                 and abs(word.y - other.y) < 1.5 and -SLIM_MM < other.x - word.right < 3.5}
+        if len(found) > 1:
+            raise NotAnECG(f'a sheet on which {" and ".join(sorted(found))} {unit} are printed; '
+                           'expected one scale for all leads')
+        result.append(float(found.pop()) if found else None)
     return result
 
 
@@ -98,14 +111,14 @@ def match(names, places, spacing):
     return best[1]
 
 
-def _without(ink, heights, px_per_mm):
-    """The ink without the traces, which run through names."""
+def without(ink, heights, px_per_mm, width=TRACE_MM):
+    """The ink without the traces, `width` mm wide, which run through names."""
     ink = np.ascontiguousarray(ink, np.float32).copy()
     for row in heights:
         columns = np.flatnonzero(np.isfinite(row))
         for some in np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1):
             points = np.round(np.stack([some, row[some]], axis=1)).astype(np.int32)
-            cv2.polylines(ink, [points], False, 0, int(TRACE_MM * px_per_mm))
+            cv2.polylines(ink, [points], False, 0, int(width * px_per_mm))
     return ink
 
 
@@ -121,6 +134,24 @@ def _boxes(ink, level, px_per_mm):
     boxes = cv2.connectedComponentsWithStats(joined)[2][1:, :4]
     high, wide = boxes[:, 3] / px_per_mm, boxes[:, 2] / px_per_mm
     return boxes[(high > LOWEST) & (high < HIGHEST) & (wide > 0.4 * high) & (wide < WIDEST)]
+
+
+def _with_parts(boxes, mask):
+    """The boxes, and of long ones what may be a unit at the end and a number glued to it: list of
+    (x, y, width, height)."""
+    result = [tuple(box) for box in boxes]
+    for x, y, width, height in boxes:
+        edges = np.flatnonzero(np.diff(np.r_[0, mask[y:y + height, x:x + width].any(axis=0), 0]))
+        starts, ends = edges[::2], edges[1::2]
+        for unit in LETTERS:
+            for number in (1, 2) if len(starts) > unit else ():
+                first = max(len(starts) - unit - number, 0)
+                for one, last in ((first, -unit - 1), (len(starts) - unit, -1)):
+                    part = slice(x + starts[one], x + ends[last])
+                    lines = np.flatnonzero(mask[y:y + height, part].any(axis=1))
+                    result.append((part.start, y + lines[0], part.stop - part.start,
+                                   lines[-1] - lines[0] + 1))
+    return list(dict.fromkeys(result))
 
 
 def _standard(word):

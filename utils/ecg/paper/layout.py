@@ -3,10 +3,13 @@
 The rows, the length of the traces and the calibration pulses say what the sheet may be; the heart's
 own law says what it is: of the six limb leads any two give the others (Einthoven, Goldberger).
 """
+import itertools
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+from scipy.interpolate import CubicSpline
+from scipy.signal import find_peaks
 
 from utils.ecg.paper import labels
 from utils.ecg.signals import LEADS, SAMPLES, SAMPLING_RATE, NotAnECG
@@ -20,13 +23,20 @@ STRIPS = dict.fromkeys(('I', 'III', 'aVR', 'aVL', 'aVF', 'V2', 'V3', 'V4', 'V6')
 # What I and II give of each limb lead.
 FROM_LIMBS = {'I': (1, 0), 'II': (0, 1), 'III': (-1, 1), 'aVR': (-0.5, -0.5), '-aVR': (0.5, 0.5),
               'aVL': (1, -0.5), 'aVF': (-0.5, 1)}
+SIX = np.array([FROM_LIMBS[lead] for lead in LEADS[:6]])
 SELDOM = 1.3  # times as well as the usual order Cabrera's must agree to be taken for it
 BROKEN = 0.22  # part of the limb leads that may not follow from one another
+# s of 5 that may be spoilt, by a tick, a name or a crossing, if so much of a lead is elsewhere.
+SPOILT, ELSEWHERE = 0.3, 0.4
+UNLIKE, BETTER = 0.2, 0.9  # what unlike beats count; part that rows exchanged must have less
+SHEARS = np.linspace(-1.2, 1.2, 25)  # mm by which the last row of leads may be behind the first
 # Part by which a strip may differ from its lead; and if it bears the lead's name, or differs from
-# all others by so many times as much.
+# all others by so many times as much. What is of another time differs from all leads.
 OTHER, CLEARLY = (0.3, 0.4), 1.6
+ELSEWHEN, ALIKE, BEAT = 0.75, 0.93, 1.2  # then s of it are alike at another time
 BLOCKS = 8  # parts of a strip that are levelled
-SHIFTS = range(-6, 7, 2)  # samples that a row may be shifted by
+SHIFTS = np.arange(-8, 9, 2)  # samples that each of them may be shifted by
+SLOWER = 4  # samples of which beats are compared
 SPEEDS, GAINS = (25, 50), (5, 10, 20)  # mm/s, mm/mV
 USUALLY = 25, 10
 PULSE_MM, PULSE_OFF = (3.5, 5, 10), 0.2  # widths, some are narrow; log by which one may be off
@@ -34,12 +44,17 @@ FAST_MM = 7  # a wider pulse, of 0.2 s, is one at 50 mm/s
 HALF_MM = 12  # from the begin of a row, in which a pulse that is cut is
 BESIDE_TRACE_MM = 40  # of the begin or end of a row, in which a pulse is
 LENGTH_MM = 250  # of 10 s at 25 mm/s, of 5 s at 50 mm/s
-CAPS_MM, BESIDE_MM = 1.2, 30
+STRETCH, STEPS = 0.025, 81  # part by which print may be longer or shorter than its grid says
+CAPS_MM, PEN_MM = 1.2, 0.15  # by which traces seem longer, by the pen at one end
+BEYOND_MM = 40  # beside what is read, in which pulses and print may be
 SHORTEST = 0.9  # of the whole length that must be there
+SURE = 1.5  # ends of the traces and of columns, of which signs are seen
+WHITE_MM, NEAR_MM = 0.35, 0.5  # before a trace that begins; that rows may begin beside each other
+UPRIGHT_MM, THICK_MM, DASH_MM, JUMP_MM = 2.5, 1.2, 0.9, 0.8  # of lines between columns
+# What a name, the end of a pulse and what may be the trace itself count beside other signs.
+NAME, PULSE, STEP = 0.5, 0.7, 0.5
 FEW, MISREAD = 3, 0.15  # names, below which they say nothing; part that may be misread
-WIDER = 0.018  # part by which columns must be wider than 2.5 s to be so
-# mm behind the begin of its stretch that a name may be without a doubt about the begin, and is.
-MOST_BEFORE, MOST_AFTER, USUAL = -1.5, 4.5, 1
+MOST_BEFORE, MOST_AFTER = -1, 4.5  # mm behind the begin of its stretch that a name may be
 EDGE_MM = 0.4  # at the ends of a stretch that may be a separator's ink
 LEAST_S = 1  # of a lead
 HOLE_MM = 2.5  # a hole in a trace that is wider is one in the signal, too
@@ -53,18 +68,31 @@ class Pulse(NamedTuple):
     end: float
 
 
+class Signs(NamedTuple):
+    """What may show where the columns of leads begin, each float array (rows, width), 0 to 1:
+    begins and ends of a trace beside white; ticks: upright lines outside of the traces; steps:
+    jumps and upright lines that may be the traces' own."""
+    begins: np.ndarray
+    ends: np.ndarray
+    ticks: np.ndarray
+    steps: np.ndarray
+
+
 class Frame(NamedTuple):
-    """Where the traces begin and, if nothing is cut off, end, in mm of the flat sheet, and their
-    scale; pulse: whether there is one; seen: mm of them that are there; sure: of start and end;
-    granted: the units for which neither a pulse nor print says the scale."""
-    start: float
-    end: float
+    """The scale, and where the traces may begin and end, in mm of the flat sheet.
+
+    length: of 10 s at 25 mm/s; pulse: Pulse or None; granted: str, the units for which neither a
+    pulse nor print says the scale; start, end: of what is shown; sure: of these
+    """
+    signs: Signs
+    length: float
     mm_per_s: float
     mm_per_mv: float
-    pulse: bool
-    seen: float
-    sure: bool
+    pulse: Pulse
     granted: str
+    start: float = 0.0
+    end: float = 0.0
+    sure: float = 0.0
 
 
 class Placed(NamedTuple):
@@ -72,22 +100,29 @@ class Placed(NamedTuple):
 
     values: float64 array (12, 5000), mV, NaN where a lead is not shown; name: str, of the layout
     stretches: list of (lead, row, start, end), mm of the flat sheet
-    known: str, what says which lead is which; broken: float, part of the limb leads' laws
+    known: str, what says which lead is which; named: int, names that say it; broken: float, part
+    of the limb leads' laws
     """
     values: np.ndarray
     name: str
     stretches: list
     known: str = ''
+    named: int = 0
     broken: float = 0.0
 
 
 class Order(NamedTuple):
-    """A layout: the stretches of its leads as _cells(), the names beside them as labels.match()."""
+    """A layout: the stretches of its leads as _cells(), the names beside them as labels.match(),
+    shear: mm that each row is behind the one above; broken: part of the laws that is; contradicted:
+    whether names are those of other leads."""
     name: str
     cells: list
     lead_rows: int
     beside: list
     frame: Frame
+    shear: float
+    broken: float
+    contradicted: bool
 
 
 def find_frame(ink, heights, printed, px_per_mm):
@@ -97,9 +132,9 @@ def find_frame(ink, heights, printed, px_per_mm):
         traces.measure(); printed: [mm/s, mm/mV] as labels.scale_of()
     Raises: NotAnECG where a pulse contradicts what is printed
     """
-    rows = [row / px_per_mm for row in heights]
-    start, end = np.median([_longest(np.isfinite(row), px_per_mm) for row in rows], axis=0)
-    pulse = _find_pulse(ink, len(rows), (start, end), px_per_mm)
+    most = np.flatnonzero(np.isfinite(heights).mean(axis=0) >= 0.5)
+    span = (most[0] / px_per_mm, most[-1] / px_per_mm) if len(most) else (0.0, 0.0)
+    pulse = _find_pulse(ink, len(heights), span, px_per_mm)
     measured = [None, None]
     if pulse:
         measured = [SPEEDS[int(pulse.width > FAST_MM)] if pulse.width else None,
@@ -109,34 +144,130 @@ def find_frame(ink, heights, printed, px_per_mm):
             raise NotAnECG(f'a sheet whose calibration pulse says {one:g} {unit}, and on which '
                            f'{other:g} {unit} is printed')
     speed, gain = (one or other or usual for one, other, usual in zip(measured, printed, USUALLY))
-    length = LENGTH_MM if end - start < 1.5 * LENGTH_MM else 2 * LENGTH_MM
-    left = pulse and pulse.end < (start + end) / 2
-    if left:
-        start = _trace_after(rows, pulse.end, px_per_mm)
-    elif pulse:
-        width = heights.shape[1] / px_per_mm
-        end = width - _trace_after([row[::-1] for row in rows], width - pulse.start, px_per_mm)
-    over = end - start - length
-    sure = abs(over) <= CAPS_MM or bool(pulse) and over > -CAPS_MM
-    if abs(over) <= CAPS_MM:  # a pen begins and ends as wide as it is
-        start += over / 2
-    elif not left and (pulse or over > 0):  # names at the left
-        start = end - length
+    length = LENGTH_MM if span[1] - span[0] < 1.5 * LENGTH_MM else 2 * LENGTH_MM
     granted = [unit for one, other, unit in zip(measured, printed, labels.UNITS)
                if not one and not other]
-    return Frame(float(start), float(start + length), speed, gain, bool(pulse),
-                 float(min(length, length + over)), sure, ' and '.join(granted))
+    return Frame(_find_signs(ink, heights, px_per_mm), length, speed, gain, pulse,
+                 ' and '.join(granted), *span)
 
 
-def _longest(there, px_per_mm, close=4):
-    """The longest stretch with ink, holes of `close` mm allowed: (start, end), mm."""
-    columns = np.flatnonzero(there)
-    if not len(columns):
-        return 0.0, 0.0
-    breaks = np.flatnonzero(np.diff(columns) > close * px_per_mm)
-    starts, ends = columns[np.r_[0, breaks + 1]], columns[np.r_[breaks, len(columns) - 1]]
-    longest = (ends - starts).argmax()
-    return starts[longest] / px_per_mm, (ends[longest] + 1) / px_per_mm
+def _find_signs(ink, heights, px_per_mm):
+    """The Signs, of all there is but names."""
+    middles = np.nanmedian(heights, axis=1)
+    half = np.diff(middles).min(initial=40 * px_per_mm) / 2
+    lines = [np.stack([_bumps(_middles(upright[max(int(at - half), 0):int(at + half)]), px_per_mm)
+                       for at in middles])
+             for upright in (_upright(ink, px_per_mm), _upright(
+                 labels.without(ink, heights, px_per_mm, THICK_MM), px_per_mm))]
+    jumps = []
+    for row in heights:
+        there = np.flatnonzero(np.isfinite(row))
+        filled = np.interp(np.arange(len(row)), there, row[there])
+        steep = np.abs(np.diff(filled, prepend=filled[0]))
+        places = find_peaks(steep, height=JUMP_MM * px_per_mm)[0] - 0.5
+        jumps.append(_bumps((places, len(row)), px_per_mm))
+    return Signs(_begins(ink, heights, px_per_mm),
+                 _begins(ink[:, ::-1], heights[:, ::-1], px_per_mm)[:, ::-1],
+                 lines[1], STEP * np.maximum(lines[0], jumps))
+
+
+def _upright(ink, px_per_mm):
+    """Where there are thin upright lines, also dotted ones: uint8 array like `ink`."""
+    dash, high, thick = (int(each * px_per_mm) for each in (DASH_MM, UPRIGHT_MM, THICK_MM))
+    mask = cv2.morphologyEx((ink > 0.4).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((dash, 1)))
+    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((high, 1)))
+    return mask & ~cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((1, thick)))
+
+
+def _middles(mask):
+    """The middles of what is there in any line of a mask, pixels, and its width."""
+    edges = np.flatnonzero(np.diff(np.r_[0, mask.any(axis=0), 0]))
+    return (edges[::2] + edges[1::2] - 1) / 2, mask.shape[1]
+
+
+def _bumps(places, px_per_mm):
+    """1 at each of some places and 0 away from them: float array; places: (array, width), pixels"""
+    places, width = places
+    result = np.zeros(width)
+    for place in places:
+        near = np.arange(max(int(place - 2 * px_per_mm), 0),
+                         min(int(place + 2 * px_per_mm), width))
+        bump = np.exp(-((near - place) / (NEAR_MM * px_per_mm)) ** 2 / 2)
+        result[near] = np.maximum(result[near], bump)
+    return result
+
+
+def _begins(ink, heights, px_per_mm):
+    """Where rows begin after white, to parts of a pixel: float array (rows, width)."""
+    result = []
+    for row in heights:
+        columns = np.flatnonzero(np.isfinite(row))
+        first = columns[np.diff(columns, prepend=-len(row)) > WHITE_MM * px_per_mm]
+        y = np.round(row[first]).astype(int)
+        inside, outside = ink[y, first], np.where(first, ink[y, first - 1], 0)
+        part = np.clip((inside - 0.5) / np.maximum(inside - outside, 1e-6), 0, 1)
+        result.append(_bumps((first - part, len(row)), px_per_mm))
+    return np.stack(result)
+
+
+def _find_span(frame, names, shape, weight, px_per_mm):
+    """The Frame with start and end of the columns of a layout, where most signs agree.
+
+    weight: float, of signs between columns beside those of the ends
+    """
+    lead_rows, columns = shape
+    begins, ends, lines, steps = frame.signs
+    # A strip goes on where the leads change: what it shows, too, is a QRS or a crease.
+    steps = np.maximum(begins, steps)
+    inner = np.maximum(lines, steps)[:lead_rows].mean(axis=0)
+    if lead_rows < len(steps):
+        inner = np.maximum(inner - steps[lead_rows:].mean(axis=0), 0)
+    named = np.zeros(len(inner))
+    for name in names:
+        first, last = ((name.x - away) * px_per_mm for away in (MOST_AFTER, MOST_BEFORE))
+        named[max(int(first), 0):max(int(last), 0)] += NAME / lead_rows
+    inner = weight * (inner + np.minimum(named, NAME))
+    pad = int(0.1 * frame.length * px_per_mm)  # what is cut off
+    first, last, inner = (np.pad(each, (pad, 5 * pad))
+                          for each in (*_beside_pulse(frame, px_per_mm), inner))
+    found = []
+    for stretch in np.linspace(-STRETCH, STRETCH, STEPS):
+        wide = frame.length * px_per_mm * (1 + stretch) / columns
+        at = np.arange(len(first) - int(columns * wide) - 1)
+        places = [at + round(column * wide) for column in range(columns + 1)]
+        signs = first[at] + last[places[-1]] + sum(inner[place] for place in places[1:-1])
+        top = signs.argmax()
+        found.append((signs[top] - STEP * abs(stretch) / STRETCH, signs[top], top, places[-1][top]))
+    _, sure, start, end = max(found)
+    seen = first[start] > STEP, last[end] > STEP
+    start, end = ((_nearest(each, at) - pad + 0.5) / px_per_mm
+                  for each, at in ((first, start), (last, end)))
+    over = end - start - frame.length
+    if all(seen) and abs(over) < CAPS_MM:  # a pen begins and ends as wide as it is
+        start, end = start + over / 2, end - over / 2
+    return frame._replace(start=start, end=end, sure=sure)
+
+
+def _beside_pulse(frame, px_per_mm):
+    """Signs of where all rows begin and end, not their pulses: float arrays (width,)."""
+    first, last = frame.signs.begins.mean(axis=0), frame.signs.ends.mean(axis=0)
+    pulse = frame.pulse
+    if not pulse:
+        return first, last
+    left = pulse.end < (frame.start + frame.end) / 2
+    at = (pulse.end if left else pulse.start) * px_per_mm - 0.5
+    joined = PULSE * _bumps(([at], len(first)), px_per_mm)
+    if left:
+        first[:max(int(at - WHITE_MM * px_per_mm), 0)] = 0
+        return np.maximum(first, joined), last
+    last[int(at + WHITE_MM * px_per_mm):] = 0
+    return first, np.maximum(last, joined)
+
+
+def _nearest(signs, at):
+    """Where the peak of signs near a pixel is, to parts of one, if there is one."""
+    near = np.arange(max(at - 4, 0), at + 5)
+    return (signs[near] * near).sum() / signs[near].sum() if signs[at] > STEP else at
 
 
 def _find_pulse(ink, rows, span, px_per_mm):
@@ -174,7 +305,10 @@ def _find_pulse(ink, rows, span, px_per_mm):
         if at < span[0] + HALF_MM and _off(high, GAINS) < PULSE_OFF / 2 \
                 and open_box(at - 1.3, at - 0.3, y, high):
             halves.append(Pulse(high, 0, at, at))
-    return _most_alike(whole, rows < 5) or _most_alike(halves)
+    outside = [pulse for pulse in whole if pulse.end < span[0] + CAPS_MM
+               or pulse.start > span[1] - CAPS_MM]
+    return _most_alike(whole) or _most_alike(halves) or _most_alike(outside, True) \
+        or _most_alike(whole, rows < 5)
 
 
 def _most_alike(pulses, one_is_enough=False):
@@ -218,52 +352,69 @@ def place(heights, frame, names, px_per_mm):
     Returns: Placed, what agrees best with the laws and with the names
     Raises: NotAnECG
     """
-    rows, length = len(heights), frame.end - frame.start
+    rows = len(heights)
     if rows not in LAYOUTS:
         raise NotAnECG(f'a sheet with {rows} rows of traces, expected 3 x 4, 6 x 2 or 12 x 1 '
                        'leads, with or without rhythm strips; is it no ECG, cut, or are there two?')
-    if frame.seen < SHORTEST * length:
-        raise NotAnECG(f'traces of {frame.seen:.0f} mm, expected {length:.0f}; is the sheet cut '
+    for inner in (1, 0):  # where QRS look like lines, the ends of the traces alone may be right
+        orders = [_try_order(heights, _find_span(frame, names, shape, inner, px_per_mm), names,
+                             shape, cabrera, px_per_mm)
+                  for shape in LAYOUTS[rows] for cabrera in (False, True)]
+        order = min(orders, key=lambda each: (each.broken > BROKEN, each.contradicted, each.broken))
+        if order.broken <= BROKEN:
+            break
+    if order.broken > BROKEN:
+        raise NotAnECG(f'a sheet whose limb leads do not follow from one another, best as '
+                       f'{order.name} ({order.broken:.0%} of them do not): the leads are in an '
+                       'order that is not known here, or the traces cannot be followed')
+    _refuse_limbs_as_chest(order)
+    _refuse_exchanged(order)
+    left, right = order.cells[:6], order.cells[6:]
+    if order.lead_rows == 6 and _broken([(one[0], *other[1:]) for one, other in zip(left, right)],
+                                        6) < BROKEN:
+        raise NotAnECG('a sheet with six rows of limb leads alone, expected all twelve leads; '
+                       'sheets of two pages cannot be read')
+    seen = min(order.frame.end, frame.end) - max(order.frame.start, frame.start)
+    if seen < SHORTEST * frame.length:
+        raise NotAnECG(f'traces of {seen:.0f} mm, expected {frame.length:.0f}; is the sheet cut '
                        'off?')
-    order, broken, contradicted = min(
-        (_try_order(heights, frame, names, shape, cabrera, px_per_mm)
-         for shape in LAYOUTS[rows] for cabrera in (False, True)),
-        key=lambda each: (each[1] > BROKEN, each[2], each[1]))
-    name, cells, lead_rows, beside, frame = order
-    if broken > BROKEN:
-        raise NotAnECG(f'a sheet whose limb leads do not follow from one another, best as {name} '
-                       f'({broken:.0%} of them do not): the leads are in an order that is not '
-                       'known here, or the traces cannot be followed')
-    read = [(lead, index) for lead, index in beside if index < len(cells)]
-    if contradicted:
+    if frame.end - order.frame.end > BEYOND_MM or order.frame.start - frame.start > BEYOND_MM:
+        raise NotAnECG(f'traces that go on beside the {frame.length:.0f} mm of one ECG; are there '
+                       'two on it?')
+    if order.frame.sure < SURE and order.lead_rows < 12:
+        raise NotAnECG(f'traces that are not {frame.length:.0f} mm long, and of which neither '
+                       'lines, gaps nor names say where each lead begins; is the sheet cut off?')
+    return _place_as(order, heights, px_per_mm)
+
+
+def _place_as(order, heights, px_per_mm):
+    """What a sheet shows, and what its names say of that: Placed."""
+    cells, name = order.cells, order.name
+    read = [(lead, index) for lead, index in order.beside if index < len(cells)]
+    if order.contradicted:
         cells = _as_named(cells, read)
         name += ' with ' + ', '.join(cell[0] for cell in cells if cell[0] in LEADS[6:])
     right = [index for lead, index in read if lead == cells[index][0].lstrip('-')]
-    if not frame.sure and lead_rows < 12:
-        raise NotAnECG(f'traces that are not {length:.0f} mm long, without a calibration pulse or '
-                       'names of leads that say where each begins; is the sheet cut off?')
-    strips = {index - len(cells) + lead_rows: lead for lead, index in beside
+    strips = {index - len(cells) + order.lead_rows: lead for lead, index in order.beside
               if index >= len(cells)}
-    placed = _assemble(heights, frame, (name, cells, lead_rows), px_per_mm, strips)
+    placed = _assemble(heights, order._replace(name=name, cells=cells), px_per_mm, strips)
     wrong = _wrong(cells, read)
     known = f'{len(right)} names of leads read, which agree' if len(right) >= FEW else \
         'the names of the leads could not be read: their usual order is taken for granted'
-    return placed._replace(known=known + (f'; but {wrong}' if wrong else ''), broken=broken)
+    return placed._replace(known=known + (f'; but {wrong}' if wrong else ''), named=len(right),
+                           broken=order.broken)
 
 
 def _try_order(heights, frame, names, shape, cabrera, px_per_mm):
-    """A sheet read as one layout: (its Order, the part of the laws that is broken, whether names
-    contradict it)."""
-    lead_rows, columns = shape
+    """A sheet read as one layout, rows shifted so that the laws are kept best: Order."""
     leads = CABRERA if cabrera else LEADS
-    cells = _cells(heights, frame, shape, leads, px_per_mm)
+    broken, shear = min(
+        (_broken(_cells(heights, frame, shape, leads, px_per_mm, shear), shape[0])
+         + abs(shear) / 100, shear) for shear in SHEARS / max(shape[0] - 1, 1))
+    cells = _cells(heights, frame, shape, leads, px_per_mm, shear)
     beside = _names_of(cells, names, heights, frame, px_per_mm)
-    there = _as_placed(frame, cells, beside, names) if columns > 1 else frame
-    if there != frame:
-        cells = _cells(heights, there, shape, leads, px_per_mm)
-    name = f'{lead_rows} x {columns}' + ' Cabrera' * cabrera
-    broken = (SELDOM if cabrera else 1) * _broken(cells, lead_rows)
-    return Order(name, cells, lead_rows, beside, there), broken, _contradict(cells, beside)
+    return Order(f'{shape[0]} x {shape[1]}' + ' Cabrera' * cabrera, cells, shape[0], beside, frame,
+                 shear, (SELDOM if cabrera else 1) * broken, _contradict(cells, beside))
 
 
 def _names_of(cells, names, heights, frame, px_per_mm):
@@ -309,128 +460,194 @@ def _as_named(cells, read):
             for index, cell in enumerate(cells)]
 
 
-def _as_placed(frame, cells, beside, names):
-    """The Frame in which names stand where the stretches after the first column begin."""
-    found = []
-    for lead, index in beside:
-        if index < len(cells) and lead == cells[index][0].lstrip('-') and cells[index][4]:
-            away = [name.x - cells[index][2] for name in names
-                    if name.lead == lead and name.text not in labels.OLD]  # they begin later
-            found += [(cells[index][2] - frame.start, min(away, key=abs))] if away else []
-    along, away = np.array(found).T if len(found) >= FEW else ([0], [0])
-    several = len(set(along)) > 1
-    fits = MOST_BEFORE < np.median(away) < MOST_AFTER and frame.seen == frame.end - frame.start
-    if not (several or along[0] and (frame.pulse or fits)):
-        return frame
-    slope, level = np.polyfit(along, away, 1) if several else (0, np.median(away))
-    if np.abs(away - level - slope * np.array(along)).max() > 2 or abs(slope) > 0.05:
-        return frame
-    start, length = frame.start, frame.end - frame.start
-    if not MOST_BEFORE < level < MOST_AFTER:
-        start += level - USUAL
-    if abs(slope) > WIDER:
-        length *= 1 + slope
-    return frame._replace(start=start, end=start + length, sure=True)
-
-
-def _cells(heights, frame, shape, names, px_per_mm):
+def _cells(heights, frame, shape, names, px_per_mm, shear=0.0):
     """The stretches of the leads: list of (name, row, start, end, first sample, values in mV)."""
     lead_rows, columns = shape
-    length = frame.end - frame.start
+    length = (frame.end - frame.start) / columns
+    count = round(frame.length / columns / frame.mm_per_s * SAMPLING_RATE)
     cells = []
     for column in range(columns):
-        start = frame.start + column * length / columns
         for row in range(lead_rows):
-            values = _read(heights[row], start, length / columns, frame, px_per_mm)
-            first = round(column * length / columns / frame.mm_per_s * SAMPLING_RATE)
-            cells.append((names[column * lead_rows + row], row, start, start + length / columns,
-                          first, values))
+            start = frame.start + column * length + shear * row
+            values = _read(heights[row], (start, start + length), count, frame, px_per_mm)
+            cells.append((names[column * lead_rows + row], row, start, start + length,
+                          column * count, values))
     return cells
 
 
-def _read(row, start, length, frame, px_per_mm):
-    """mV at 500 Hz of a stretch of a row, from its median, NaN where there is none."""
-    first, last = (int(each * px_per_mm) for each in (start + EDGE_MM, start + length - EDGE_MM))
-    first, last = max(first, 0), min(last, len(row))
+def _read(row, span, count, frame, px_per_mm):
+    """mV at `count` times of a stretch of a row, from its median, NaN where there is none."""
+    first, last = max(int((span[0] + EDGE_MM) * px_per_mm), 0), int((span[1] - EDGE_MM) * px_per_mm)
     columns = first + np.flatnonzero(np.isfinite(row[first:last]))
-    count = min(round(length / frame.mm_per_s * SAMPLING_RATE), SAMPLES)
     if len(columns) < 2 * px_per_mm:
         return np.full(count, np.nan)
-    places = (start + np.arange(count) / SAMPLING_RATE * frame.mm_per_s) * px_per_mm - 0.5
-    values = np.interp(places, columns, row[columns])
+    places = np.linspace(*span, count, endpoint=False) * px_per_mm - 0.5
+    values = CubicSpline(columns, row[columns])(np.clip(places, columns[0], columns[-1]))
     after = np.clip(np.searchsorted(columns, places), 1, len(columns) - 1)
     hole = columns[after] - columns[after - 1] > HOLE_MM * px_per_mm
-    outside = np.maximum(columns[0] - places, places - columns[-1]) > HOLE_MM * px_per_mm
+    outside = np.maximum(columns[0] - places, places - columns[-1]) > 2 * EDGE_MM * px_per_mm
     values[(hole & (places > columns[0]) & (places < columns[-1])) | outside] = np.nan
     return (np.nanmedian(values) - values) / px_per_mm / frame.mm_per_mv
 
 
 def _broken(cells, lead_rows):
-    """The part of the limb leads that does not follow from the others at the same time, 0 to 1,
-    when rows that a photo has sheared are shifted by some ms."""
+    """The part of the limb leads that does not follow from the others at the same time, 0 to 1."""
     worst = 0.0
     for column in range(0, len(cells), lead_rows):
         limbs = [cell for cell in cells[column:column + lead_rows] if cell[0] in FROM_LIMBS]
         if len(limbs) < 3:
             continue
         values = np.stack([cell[5] for cell in limbs])
-        if np.isfinite(values).all(axis=0).mean() < 0.5:
+        there = np.isfinite(values).all(axis=0)
+        if there.mean() < 0.5:
             return 1.0
         space, _ = np.linalg.qr(np.array([FROM_LIMBS[cell[0]] for cell in limbs], float))
-        least = _left(values, space)
-        for row in [*range(len(limbs))] * 2 if least > BROKEN / 2 else ():
-            shifted = [values.copy() for _ in SHIFTS]
-            for each, shift in zip(shifted, SHIFTS):
-                each[row] = np.roll(each[row], shift)
-            least, values = min(((_left(each, space), each) for each in shifted),
-                                key=lambda each: each[0])
-        worst = max(worst, least)
+        values = values[:, there] - np.median(values[:, there], axis=1, keepdims=True)
+        left = values - space @ (space.T @ values)
+        size = (values ** 2).sum(axis=0) * 3 * (len(limbs) - 2) / len(limbs)
+        worst = max(worst, _differing((left ** 2).sum(axis=0), size, 5))
     return worst
 
 
-def _left(values, space):
-    """The part of limb leads, float array (leads, samples), that is outside of `space`."""
-    values = values[:, np.isfinite(values).all(axis=0)]
-    values = values - np.median(values, axis=1, keepdims=True)
-    left = values - space @ (space.T @ values)
-    return float(np.sqrt((left ** 2).sum() / max((values ** 2).sum(), 1e-9)
-                         * len(values) / (len(values) - 2) / 3))
+def _refuse_limbs_as_chest(order):
+    """Refuse columns of chest leads that keep the laws of limb leads: I to aVF of 10 s alone."""
+    rows = order.lead_rows
+    for column in range(0, len(order.cells) if rows < 12 else 0, rows):
+        cells = order.cells[column:column + rows]
+        if cells[0][0] in LEADS[6:] and _broken(
+                [(lead, *cell[1:]) for lead, cell in zip(LEADS, cells)], rows) < BROKEN / 2:
+            raise NotAnECG(f'a sheet as {order.name} whose chest leads follow from one another as '
+                           'limb leads do; expected twelve leads on a page, are there fewer?')
 
 
-def _assemble(heights, frame, found, px_per_mm, named):
+def _refuse_exchanged(order):
+    """Refuse limb leads that would agree better with two rows exchanged, unless names say that
+    they are not: I + III = II cannot tell I from III, nor aVR + aVL + aVF = 0 any of them."""
+    cells, rows = order.cells, order.lead_rows
+    right = [lead for lead, index in order.beside if lead in LEADS[:6] and index < len(cells)
+             and lead == cells[index][0].lstrip('-')]
+    if len(right) >= FEW:
+        return
+    own = _strange(cells, rows)
+    limbs = [column for column in range(0, len(cells), rows) if cells[column][0] in FROM_LIMBS]
+    for pair in itertools.combinations(range(min(rows, 6)), 2):
+        other = list(cells)
+        for column in limbs:
+            one, two = (column + row for row in pair)
+            other[one] = (*cells[one][:5], cells[two][5])
+            other[two] = (*cells[two][:5], cells[one][5])
+        if _strange(other, rows) < BETTER * own:
+            raise NotAnECG(f'a sheet as {order.name} whose limb leads would agree better if rows '
+                           f'{pair[0] + 1} and {pair[1] + 1} were exchanged, and on which no names '
+                           'of leads that could be read say which is which')
+
+
+def _strange(cells, lead_rows):
+    """How much limb leads break the laws, and how unlike beats are in two columns of them."""
+    parts = []
+    for column in range(0, len(cells), lead_rows):
+        limbs = [cell for cell in cells[column:column + lead_rows] if cell[0] in FROM_LIMBS]
+        if len(limbs) > 1:
+            space = np.array([FROM_LIMBS[cell[0]] for cell in limbs], float)
+            values = np.stack([_slower(cell[5]) for cell in limbs])
+            parts.append(SIX @ np.linalg.lstsq(space, values, rcond=None)[0])
+    unlike = 1 - _likeness(*parts) if len(parts) == 2 else 0
+    return _broken(cells, lead_rows) + UNLIKE * unlike
+
+
+def _slower(values):
+    """A lead to compare beats by: fewer samples, 0 at its level and where it is not there."""
+    values = values[:len(values) // SLOWER * SLOWER].reshape(-1, SLOWER).mean(axis=1)
+    return np.nan_to_num(values - np.nanmedian(values))
+
+
+def _likeness(one, two):
+    """The correlation of leads at two times, when beats are laid on beats: float.
+
+    one, two: float arrays (leads, samples), as of _slower()
+    """
+    def over(some, others):
+        every = [np.correlate(lead, other, 'full') for lead, other in zip(some, others)]
+        half = min(some.shape[1], others.shape[1]) // 2  # of the shorter lies on the other
+        return np.sum(every, axis=0)[half:-half]
+
+    size = over(one ** 2, np.ones_like(two)) * over(np.ones_like(one), two ** 2)
+    return float((over(one, two) / np.sqrt(np.maximum(size, 1e-9))).max())
+
+
+def _differing(off, size, every):
+    """The root of the part that squares `off` are of squares `size`, 0 to 1, without the worst
+    stretch in `every` seconds."""
+    off, size = off.copy(), size.copy()
+    least, wide = ELSEWHERE * size.sum(), int(SPOILT * SAMPLING_RATE)
+    for _ in range(max(round(len(off) / SAMPLING_RATE / every), 1)):
+        at = np.convolve(off, np.ones(wide)).argmax()
+        worst = slice(max(at - wide + 1, 0), at + 1)
+        if size.sum() - size[worst].sum() > least:
+            off[worst] = size[worst] = 0
+    return float(np.sqrt(off.sum() / max(size.sum(), 1e-9)))
+
+
+def _assemble(heights, order, px_per_mm, named):
     """Placed out of the cells and the strips below them; named: {row of a strip: lead}."""
-    name, cells, lead_rows = found
+    name, cells, lead_rows, _, frame, *_ = order
     values = np.full((len(LEADS), SAMPLES), np.nan)
     stretches = []
     for lead, row, start, end, first, cell in cells:
         sign = -1 if lead.startswith('-') else 1
-        part = values[LEADS.index(lead.lstrip('-')), first:first + len(cell)]
-        part[:] = sign * cell[:len(part)]
+        values[LEADS.index(lead.lstrip('-')), first:first + len(cell)] = sign * cell
         stretches.append((lead, row, start, end))
     strips = []
     for row in range(lead_rows, len(heights)):
         strip = np.full(SAMPLES, np.nan)
-        cell = _read(heights[row], frame.start, frame.end - frame.start, frame, px_per_mm)
-        strip[:len(cell)] = cell
-        different, shifts = np.array([_difference(lead, strip) for lead in _by_the_law(values)]).T
-        likely = [STRIPS.get(lead, 1) * (0.5 if lead == named.get(row) else 1) for lead in LEADS]
-        best = int(np.argmin(different * likely))
-        clear = named.get(row) == LEADS[best] \
-            or np.partition(different, 1)[1] > CLEARLY * different[best]
-        if different[best] > OTHER[bool(clear)]:
+        span = frame.start + order.shear * row, frame.end + order.shear * row
+        count = round(frame.length / frame.mm_per_s * SAMPLING_RATE)
+        strip[:count] = _read(heights[row], span, count, frame, px_per_mm)
+        lead, shift = _lead_of(strip, values, named.get(row))
+        if not lead:
             raise NotAnECG(f'a sheet as {name} whose row {row + 1}, a rhythm strip, is like none '
                            'of its leads; are there two ECGs on it?')
-        strips.append(LEADS[best])
-        strip = np.roll(strip, int(shifts[best]))
-        level = np.nanmedian(values[best] - strip)
-        values[best] = np.where(np.isfinite(values[best]), values[best], strip + level)
-        stretches.append((LEADS[best], row, frame.start, frame.end))
+        if shift is None:
+            strips.append(f'{lead} (of another time, not used)')
+            continue
+        strips.append(lead)
+        strip = np.roll(strip, shift)
+        shown = values[LEADS.index(lead)]
+        level = np.nanmedian(shown - strip)
+        shown[:] = np.where(np.isfinite(shown), shown, strip + level)
+        stretches.append((lead, row, *span))
     name += f' + {", ".join(strips)}' if strips else ''
     missing = [lead for lead, row in zip(LEADS, values)
                if np.isfinite(row).sum() < LEAST_S * SAMPLING_RATE]
     if missing:
         raise NotAnECG(f'a sheet as {name} without {", ".join(missing)}, expected all twelve leads')
     return Placed(values, name, stretches)
+
+
+def _lead_of(strip, values, named):
+    """The lead that a strip is, '' if none, and the samples it is shifted by, or None if it is of
+    another time; named: the lead whose name it bears, or None."""
+    leads = _by_the_law(values)
+    different, shifts = np.array([_difference(lead, strip) for lead in leads]).T
+    likely = [STRIPS.get(lead, 1) * (0.5 if lead == named else 1) for lead in LEADS]
+    best = int(np.argmin(different * likely))
+    clear = named == LEADS[best] or np.partition(different, 1)[1] > CLEARLY * different[best]
+    if different[best] < OTHER[bool(clear)]:
+        return LEADS[best], int(shifts[best])
+    if different.min() > ELSEWHEN:
+        alike = {lead: max((_likeness(_slower(beat)[None], _slower(strip)[None])
+                            for beat in _beats(shown)), default=0)
+                 for lead, shown in zip(LEADS, leads) if lead not in STRIPS}
+        lead = max(alike, key=alike.get)
+        if alike[lead] > ALIKE and named in (None, lead):
+            return lead, None
+    return '', None
+
+
+def _beats(lead):
+    """Pieces of a lead of about a beat: float array (pieces, samples)."""
+    shown, long = lead[np.isfinite(lead)], int(BEAT * SAMPLING_RATE)
+    return shown[:len(shown) // long * long].reshape(-1, long)
 
 
 def _by_the_law(values):
@@ -451,13 +668,17 @@ def _by_the_law(values):
 def _difference(lead, strip):
     """The part by which a strip differs from a lead where both are there, 0 to 1, without what
     wanders slowly, and the shift, of some ms, with which it does: (float, samples)."""
-    found = [(np.inf, 0)]
-    for shift in SHIFTS:
-        both = np.stack([lead, np.roll(strip, shift)]).reshape(2, BLOCKS, -1)
-        both[:, ~np.isfinite(both).all(axis=0)] = np.nan
-        both = both[:, np.isfinite(both[0]).sum(axis=1) > SAMPLING_RATE / 2]
-        both -= np.nanmedian(both, axis=2, keepdims=True)
-        size = max(np.nansum(both ** 2, axis=(1, 2)).max(), 1e-9)
-        if both.size:
-            found.append((np.sqrt(np.nansum((both[0] - both[1]) ** 2) / size), shift))
-    return min(found)
+    both = np.stack([np.stack([lead, np.roll(strip, shift)]) for shift in SHIFTS])
+    both = both.reshape(len(SHIFTS), 2, BLOCKS, -1)
+    both[:, :, np.isnan(both).any(axis=(0, 1))] = np.nan
+    both = both[:, :, np.isfinite(both[0, 0]).sum(axis=1) > SAMPLING_RATE / 2]
+    if not both.size:
+        return np.inf, 0
+    both = np.nan_to_num(both - np.nanmedian(both, axis=3, keepdims=True))
+    off = (both[:, 0] - both[:, 1]) ** 2
+    best = off.sum(axis=2).argmin(axis=0)  # by itself: print may be stretched here and there
+    blocks = np.arange(len(best))
+    sizes = both[best, :, blocks] ** 2
+    larger = sizes.sum(axis=(0, 2)).argmax()
+    shift = int(np.median(SHIFTS[best]))
+    return _differing(off[best, blocks].ravel(), sizes[:, larger].ravel(), 2.5), shift

@@ -2,6 +2,7 @@
 import numpy as np
 from PIL import Image, ImageOps
 
+from utils.ecg.paper import vectors
 from utils.ecg.signals import NotAnECG
 
 EXTENSIONS = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.bmp', '.webp', '.pdf')
@@ -12,22 +13,21 @@ MOST_PAGES = 50
 
 def read(path, only=0):
     """Each page of a file: (its number from 1, uint8 array (height, width, 3), upright as the file
-    says); only: number of the page that is read, 0 for all.
+    says, vectors.Drawn or None); only: number of the page that is read, 0 for all.
 
     Raises: NotAnECG where it is damaged, too small or too large
     """
     read_pages = _read_pdf if path.lower().endswith('.pdf') else _read_image
     try:
-        for number, page in read_pages(path, only):
-            width = page.width
-            if not NARROWEST <= width <= WIDEST or page.height > WIDEST:
-                raise NotAnECG(f'a picture of {width} x {page.height} pixels, expected '
+        for number, page, drawn in read_pages(path, only):
+            if not NARROWEST <= min(page.size) <= max(page.size) <= WIDEST:
+                raise NotAnECG(f'a picture of {page.width} x {page.height} pixels, expected '
                                f'{NARROWEST} to {WIDEST}; scan the sheet anew at 150 to 300 dpi')
             page = ImageOps.exif_transpose(page)
             if page.mode in ('RGBA', 'LA', 'P'):  # what is transparent is paper
                 page = page.convert('RGBA')
                 page = Image.alpha_composite(Image.new('RGBA', page.size, 'white'), page)
-            yield number, np.array(page.convert('RGB'))
+            yield number, np.array(page.convert('RGB')), drawn
     except (NotAnECG, MemoryError):
         raise
     except Exception as error:  # a damaged picture can make Pillow raise almost anything
@@ -50,7 +50,7 @@ def _read_image(path, only):
     with Image.open(path) as image:
         for number in _numbers(getattr(image, 'n_frames', 1), only):
             image.seek(number - 1)
-            yield number, image
+            yield number, image, None
 
 
 def _numbers(length, only):
@@ -71,4 +71,5 @@ def _read_pdf(path, only):
     for number in _numbers(len(document), only):
         page = document[number - 1]
         scale = min(PDF_DPI / 72, WIDEST / max(page.get_size()))
-        yield number, page.render(scale=scale).to_pil()
+        picture = page.render(scale=scale).to_pil()
+        yield number, picture, vectors.find_lines(page, picture.size)

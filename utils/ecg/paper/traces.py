@@ -10,6 +10,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d, maximum_filter1d, median_filter, minimum_filter1d
 from scipy.signal import find_peaks
 
+from utils.ecg.paper import crossings
 from utils.ecg.signals import NotAnECG
 
 INK = 0.5  # of the ink's darkness, where its edge is
@@ -59,18 +60,31 @@ def find_rows(ink, px_per_mm):
     between = np.median(np.diff(peaks)) if len(peaks) > 2 else 0
     lost = [(one + next_one) // 2 for one, next_one in zip(peaks, peaks[1:])  # it wanders too much
             if 1.75 * between < next_one - one < 2.25 * between]
+    if len(peaks) > 2:
+        lost += [at for at in (2 * peaks[0] - peaks[1], 2 * peaks[-1] - peaks[-2])
+                 if 0 < at < len(profile)]
     peaks = np.array(sorted([*peaks, *lost]), int)
     half = int(min(max(between, CLOSEST_MM * px_per_mm), 20 * px_per_mm) / 2)
     covered = np.array([mask[max(at - half, 0):at + half].any(axis=0).sum() for at in peaks])
     return peaks[covered > COVERED * covered.max()]
 
 
-def drop_edges(heights, px_per_mm):
-    """Take away the first and the last row where it is a straight line: the edge of the paper."""
-    for end in (0, -1):
-        while len(heights) and not _moves(heights[end], 0.6 * px_per_mm):
-            heights = np.delete(heights, end, axis=0)
-    return heights
+def read(ink, px_per_mm):
+    """Read the traces.
+
+    ink: float32 array (height, width), as ink.find_ink()
+    Returns: (heights, clear): float array (rows, width), as measure(), of no rows where there are
+        none; bool array (rows, width), as crossings.part()
+    """
+    baselines = find_rows(ink, px_per_mm)
+    if not len(baselines):
+        return np.empty((0, ink.shape[1])), np.empty((0, ink.shape[1]), bool)
+    paths = follow(ink, baselines, px_per_mm)
+    heights, clear = crossings.part(ink, measure(ink, paths, px_per_mm), paths, px_per_mm)
+    moving = [_moves(row, 0.6 * px_per_mm) for row in heights]
+    # The first and the last row may be a straight line: the edge of the paper.
+    rows = slice(np.argmax(moving), len(moving) - np.argmax(moving[::-1]) if any(moving) else 0)
+    return heights[rows], clear[rows]
 
 
 def _moves(row, least):
@@ -78,16 +92,16 @@ def _moves(row, least):
     return len(row) > 0 and np.ptp(np.percentile(row, [3, 97])) > least
 
 
-def meetings(heights, px_per_mm):
+def meetings(heights, clear, px_per_mm):
     """Where rows touch: a QRS there may be cut, or be taken for the other row's.
 
-    heights: float array (rows, width), as measure()
+    heights, clear: as read()
     Returns: list of (row, from 1, and the one below it), each pair that touches
     Raises: NotAnECG where two run into each other: which trace is whose after that is a guess
     """
     found = []
     for row, (upper, lower) in enumerate(zip(heights, heights[1:]), 1):
-        met = upper >= lower - TOUCHING_MM * px_per_mm  # never, where one is NaN
+        met = (upper >= lower - TOUCHING_MM * px_per_mm) & ~clear[row - 1]
         edges = np.flatnonzero(np.diff(np.r_[0, met, 0]))
         longest = max(edges[1::2] - edges[::2], default=0) / px_per_mm
         if longest > TANGLED_MM:
@@ -178,6 +192,11 @@ def _explaining_ways(ink, baselines, levels, own, count=None):
     return _best_spans(along, cost) + (baselines - reach)[:, None, None]
 
 
+def _closed(there, widest):
+    """Which columns have ink or are in a hole of it: beyond its ends nothing is missing."""
+    return cv2.morphologyEx(there.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((widest, 1))) > 0
+
+
 def _within(spans, baselines, places):
     """Which of `places`, pixels from its baseline, a row goes along: bool array (width, rows,
     places); spans: array (rows, width, 2)."""
@@ -236,7 +255,7 @@ def _cheapest_ways(ink, baselines, levels, spans, px_per_mm):
     places = np.arange(-reach, reach + 1, dtype=np.float32)
     off = (levels - baselines[:, None]).T[:, :, None].astype(np.float32)
     near = (white < 1 - INK) & (np.abs(places - off) < NEAR_MM * px_per_mm)
-    there = maximum_filter1d(near.any(axis=2), int(BESIDE_MM * px_per_mm), axis=0)
+    there = _closed(near.any(axis=2), int(BESIDE_MM * px_per_mm))
     white *= np.where(there, GAP, NO_GAP)[:, :, None]  # print beside a trace is none of it
     white += ALONG + AWAY / px_per_mm * np.abs(places - off)
     count = _bands(_count(spans, ink.shape), baselines, reach, 0)
