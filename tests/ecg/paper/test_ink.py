@@ -1,10 +1,14 @@
 """Ink without what is none: a black grid, a crease, the edge of the paper."""
+from dataclasses import replace
+
+import cv2
 import numpy as np
 import pytest
 
 from tests.ecg.paper.test_reading import HEART
 from tests.sheets import Style, draw_sheet
 from utils.ecg import paper
+from utils.ecg.paper import grid, ink
 
 
 def copied(picture):
@@ -30,3 +34,33 @@ def test_what_is_no_ink_leaves_the_traces(change):
     for lead, values in enumerate(read.raw.values):
         there = np.isfinite(values)
         assert np.corrcoef(values[there], HEART[lead, there])[0, 1] > 0.93, lead
+
+
+@pytest.mark.parametrize('turn', [0, 1.3])
+def test_what_lines_as_black_as_the_trace_do_not_hide_is_seen(turn):
+    style = Style(layout='3x4', trace_width=0.4, top=42.4, header=('', ''), footer='')
+    picture, printed = (draw_sheet(HEART, each).picture for each in
+                        (style, replace(style, grid='none')))
+    size = picture.shape[1::-1]
+    moved = cv2.getRotationMatrix2D((0, 0), turn, 1)
+    picture, printed = (cv2.warpAffine(each, moved, size, borderValue=(255, 255, 255))
+                        for each in (picture, printed))
+    black = np.repeat(np.where(picture.mean(axis=2) < 240, 0, 255)[..., None], 3, 2)
+    found = grid.find_grid(black.astype(np.uint8))
+    flat, inside, _ = ink.lay_flat(black.astype(np.uint8), found, paper.FLAT)
+    trace = ink.lay_flat(printed, found, paper.FLAT)[0].min(axis=2) < 50
+    found, hides = ink.find_ink(flat, inside, paper.FLAT)
+    assert hides
+    seen = found > 0.5
+    far = cv2.dilate(trace.astype(np.uint8), np.ones((17, 17), np.uint8)) == 0
+    assert seen[trace & inside].mean() > 0.8
+    assert seen[far & inside].mean() < 0.005
+
+
+def test_qrs_that_stand_above_each_other_are_no_frame():
+    tall = HEART * 2.2
+    sheet = draw_sheet(tall, Style(layout='3x4', spacing=27.0))
+    found = grid.find_grid(sheet.picture)
+    flat, inside, _ = ink.lay_flat(sheet.picture, found, paper.FLAT)
+    black = (flat.max(axis=2) < 60) & inside
+    assert (ink.find_ink(flat, inside, paper.FLAT)[0][black] > 0.5).mean() > 0.98

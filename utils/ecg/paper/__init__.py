@@ -8,10 +8,13 @@ from utils.ecg.paper.pages import EXTENSIONS
 from utils.ecg.signals import LEADS, SAMPLING_RATE, NotAnECG, Raw
 
 COARSEST = 3.7  # pixels a mm
+AGREE = 0.1  # part by which a grid's scale may differ from that of the pulses, in photos
 PAGE = '#page='
 NO_TRACE = 'a picture with a grid and no trace on it, expected an ECG'
 SIDEWAYS = 'a sheet that lies on its side and cannot be read for certain; turn the picture'
-CERTAIN = 0.1  # part of the limb leads that may not follow from one another on what is turned
+HIDING = 'a sheet whose grid is as black as its traces'
+# Part of the limb leads that may not follow from one another on what is turned, or partly hidden.
+CERTAIN = 0.1
 FLAT = 8  # pixels a mm of the sheet laid flat
 FINE = 5  # parts of those at which lines of a PDF are read: samples are further apart
 WHITE_MM = 3  # of white at an end of a lead, by which its time would be wrong
@@ -75,7 +78,7 @@ def paths_of(path):
     if not is_picture(path) or pages.count(path) < 2:
         return [path]
     try:
-        found = [number for number, picture, _ in pages.read(path) if _find_grid(picture)]
+        found = [number for number, picture, _ in pages.read(path) if _has_grid(picture)]
     except NotAnECG:
         return [path]
     return [f'{path}{PAGE}{number}' for number in found] or [path]
@@ -91,13 +94,20 @@ def read_sheet(picture, page=1, drawn=None):
     """
     found = _find_grid(picture)
     if found is None:
-        raise NotAnECG('a picture without the grid of ECG paper, or with one of less than 4 pixels '
-                       'a mm, so nothing says its scale; expected a whole ECG sheet, scanned or '
-                       'photographed at 150 dpi or more')
+        raise NotAnECG('a picture without the grid of ECG paper, and without calibration pulses '
+                       'beside rows of 250 mm, so nothing says its scale; expected a whole ECG '
+                       'sheet, scanned or photographed at 150 dpi or more')
+    if found.px_per_mm < COARSEST:  # what is no grid looks like a coarse one
+        raise NotAnECG('a picture without the grid of ECG paper, or with one of about '
+                       f'{found.px_per_mm:.1f} pixels a mm, expected 4 or more: a sheet is 1200 '
+                       'pixels wide then; scan or photograph it anew')
     flat, inside, origin = ink.lay_flat(picture, found, FLAT)
-    dark = ink.find_ink(flat, inside, FLAT)
+    dark, hides = ink.find_ink(flat, inside, FLAT)
     exact = drawn and _read_lines(drawn.moved(_to_flat(found, origin, drawn.px_per_mm)), dark)
     turn, (heights, clear, frame, placed) = exact or _read_turned(dark)
+    if hides and not exact and placed.broken > CERTAIN:
+        raise NotAnECG(HIDING + ', so that they cannot be followed for certain; copy it anew, in '
+                       'grey or in colours')
     _, _, starts, ends = zip(*placed.stretches)
     columns = slice(max(int(min(starts) * FLAT), 0), int(max(ends) * FLAT))  # without the pulses
     touching = traces.meetings(heights[:, columns], clear[:, columns], FLAT)
@@ -107,6 +117,9 @@ def read_sheet(picture, page=1, drawn=None):
     rotation = (found.rotation + 90 * turn + 180) % 360 - 180
     raw = Raw(values, list(LEADS), SAMPLING_RATE, ['mV'] * len(LEADS),
               [_describe(placed, frame, found, rotation) + EXACT * bool(exact)], shown)
+    if hides and not exact:
+        raw.notes.append(HIDING + ': what it hides is a guess; compare with the picture in the '
+                         'report')
     raw.notes.extend(f'the traces of rows {upper} and {lower} touch: a QRS there may be cut, or be '
                      'taken for the other row\'s; compare with the picture in the report'
                      for upper, lower in touching)
@@ -115,11 +128,16 @@ def read_sheet(picture, page=1, drawn=None):
 
 
 def _find_grid(picture):
-    for find in (grid.find_grid, unruled.find_scale):
-        found = find(picture)
-        if found and found.px_per_mm >= COARSEST:  # what is no grid looks like a coarse one
-            return found
-    return None
+    """The grid.Grid, or None. Text and traces can look like a grid; pulses know better then."""
+    found, by_pulses = grid.find_grid(picture), unruled.find_scale(picture)
+    if by_pulses and not (found and abs(found.px_per_mm / by_pulses.px_per_mm - 1) < AGREE):
+        return by_pulses
+    return found
+
+
+def _has_grid(picture):
+    found = _find_grid(picture)
+    return found is not None and found.px_per_mm >= COARSEST
 
 
 def _read_turned(dark):

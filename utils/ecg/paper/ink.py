@@ -45,9 +45,11 @@ def lay_flat(picture, grid, px_per_mm):
 
 
 def find_ink(flat, inside, px_per_mm):
-    """How much ink there is at each pixel: float32 array (height, width), 0 paper and grid, 1 ink.
+    """How much ink there is at each pixel.
 
     flat, inside: as lay_flat() gives them
+    Returns: (ink, hides): float32 array (height, width), 0 paper and grid, 1 ink; bool, whether a
+        grid that is as black as the ink hides some of it
     """
     dark = _darkness(flat, px_per_mm)
     grey = dark.sum(axis=2)
@@ -59,8 +61,9 @@ def find_ink(flat, inside, px_per_mm):
     weights = np.linalg.solve(spread, ink)
     found = dark @ (weights / (weights @ ink)).astype(np.float32)
     inside = inside & ~_is_thick(found, px_per_mm)
-    found = _without_lines(found * inside, inside, px_per_mm) * inside
-    return found * ~_is_frame(found, px_per_mm)
+    found, hides = _without_lines(found * inside, inside, px_per_mm)
+    found *= inside
+    return found * ~_is_frame(found, px_per_mm), hides
 
 
 def is_level(ink, px_per_mm):
@@ -109,36 +112,39 @@ def _without_lines(found, inside, px_per_mm):
     width), inside: bool array of that shape.
 
     Where that is as dark as ink nobody sees whether there is ink, too: there is where it goes on
-    on both sides.
+    on both sides. Returns: (the ink, whether the grid is so dark)
     """
     height, width = (side // (5 * px_per_mm) * 5 * px_per_mm for side in found.shape)
     seen, weight = found[:height, :width], inside[:height, :width].astype(np.float32)
-    result = found.copy()
     ink, known = _beside_grid(seen, weight, False, px_per_mm)
-    if (known < KNOWN).mean() < HIDES:
-        result[:height, :width] = ink
-        return result
+    hides = (known < KNOWN).mean() > HIDES
     weight[known * ink > 0.5] = 0  # that is no grid
-    ink, known = _beside_grid(seen, weight, True, px_per_mm)
+    ink, known = _beside_grid(seen, weight, hides, px_per_mm)
+    result = found.copy()
+    result[:height, :width] = _uncover(seen, ink, known, px_per_mm) if hides else ink
+    return result, hides
+
+
+def _uncover(seen, ink, known, px_per_mm):
+    """The ink where lines hide some of it: `known` as _beside_grid()."""
     reach = int(WIDEST_MM * px_per_mm)
     between = np.maximum(_between(ink, known > KNOWN, reach), _between(
         np.ascontiguousarray(ink.T), np.ascontiguousarray(known.T) > KNOWN, reach).T)
     ink = known * ink + (1 - known) * np.minimum(seen, np.maximum(between, HIDDEN))
     _, labels, stats, _ = cv2.connectedComponentsWithStats((ink > 0.5).astype(np.uint8))
     small = stats[:, 2:4].max(axis=1) < SPECK_MM * px_per_mm
-    result[:height, :width] = np.where(small[labels], np.minimum(ink, HIDDEN), ink)
-    return result
+    return np.where(small[labels], np.minimum(ink, HIDDEN), ink)
 
 
-def _beside_grid(seen, weight, last, px_per_mm):
+def _beside_grid(seen, weight, hides, px_per_mm):
     """What is darker than the grid, and how certain it is that this is ink: two float32 arrays of
-    the shape of `seen`; weight: the same, 0 where something else is; last: is that known."""
+    the shape of `seen`; weight: the same, 0 where something else is; hides: whether lines do."""
     count, line, square = (_around(each, 5 * px_per_mm)
                            for each in (weight, weight * seen, weight * seen ** 2))
     line = line / np.maximum(count, 1e-3)
     spread = np.maximum(square / np.maximum(count, 1e-3) - line ** 2, 0) + NOISE
     long = int(LINE_MM * px_per_mm) | 1
-    for size in ((1, long), (long, 1)) if last else ():  # each line has a width of its own
+    for size in ((1, long), (long, 1)) if hides else ():  # each line has a width of its own
         own = cv2.blur(weight * seen, size) / np.maximum(cv2.blur(weight, size), 1e-3)
         line = np.where(line > LINE, np.maximum(line, own), line)
     clear = np.maximum(1 - line, 0.05)

@@ -12,7 +12,7 @@ SMALLEST = 15  # pixels of a pulse's height
 ALIKE, OFF = 0.06, 0.03  # parts by which pulses may differ, and by which their widths may be off
 ROW_MM = 250  # 10 s at 25 mm/s, 5 s at 50 mm/s
 WIDTHS, HEIGHTS = (5, 10), (5, 10, 20)  # mm of 0.2 s and of 1 mV
-NEAR = 0.4  # mV from its zero line that a trace begins and ends
+NEAR = 1.5  # mV from its zero line that a trace begins and ends
 
 
 class Pulse(NamedTuple):
@@ -40,7 +40,7 @@ def find_scale(picture):
         return None
     slope = np.polyfit([each.y for each in pulses], [each.x for each in pulses], 1)[0]
     turn = cv2.getRotationMatrix2D((0, 0), -np.degrees(np.arctan(slope)), 1)
-    turn[:, 2] = -np.minimum(turn[:, :2] @ [[0, light.shape[1]], [0, 0]], 0).sum(axis=1)
+    turn[:, 2] = -np.minimum(turn[:, :2] * light.shape[::-1], 0).sum(axis=1)
     back = np.linalg.inv(np.r_[turn, [[0, 0, 1]]])
     size = np.ceil(np.abs(turn[:, :2]) @ light.shape[::-1]).astype(int)
     labels, boxes = _parts_of(cv2.warpAffine(light, turn, size, borderValue=255))
@@ -61,9 +61,11 @@ def find_scale(picture):
 
 
 def _parts_of(light):
-    """What is dark and connected: (numbers, boxes) as OpenCV gives them."""
-    dark = light < DARK * np.percentile(light, 80)
-    return cv2.connectedComponentsWithStats(dark.astype(np.uint8))[1:3]
+    """What is dark, connected, and no table around: (numbers, boxes) as OpenCV gives them."""
+    dark = (light < DARK * np.percentile(light, 80)).astype(np.uint8)
+    square = np.ones((SMALLEST, SMALLEST), np.uint8)
+    dark[cv2.dilate(cv2.morphologyEx(dark, cv2.MORPH_OPEN, square), square) > 0] = 0
+    return cv2.connectedComponentsWithStats(dark)[1:3]
 
 
 def _find_pulses(labels, boxes):
