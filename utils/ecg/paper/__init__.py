@@ -227,6 +227,8 @@ def _read_traces(dark):
     words = labels.read_words(dark, heights, FLAT)
     frame = layout.find_frame(dark, heights, labels.scale_of(words), FLAT)
     placed = layout.place(heights, frame, [word for word in words if word.lead], FLAT)
+    _, _, starts, ends = zip(*placed.stretches)
+    traces.refuse_unexplained(dark, heights, (min(starts), max(ends)), FLAT)
     return heights, clear, frame, placed
 
 

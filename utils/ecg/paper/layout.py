@@ -235,10 +235,12 @@ def _find_span(frame, names, shape, weight, px_per_mm):
     seen = first[start] > STEP, last[end] > STEP
     start, end = ((_nearest(each, at) - pad + 0.5) / px_per_mm
                   for each, at in ((first, start), (last, end)))
-    over = end - start - frame.length
     # A pen begins and ends as wide as it is.
-    pen = over / 2 if all(seen) and abs(over) < CAPS_MM else PEN_MM
-    start, end = start + pen * seen[0], end - pen * seen[1]
+    start, end = start + PEN_MM * seen[0], end - PEN_MM * seen[1]
+    over = end - start - frame.length
+    if abs(over) < CAPS_MM:  # it is as long as it is meant to be; what is not seen gives way
+        at_end = (1 + int(seen[0]) - int(seen[1])) / 2
+        start, end = start + over * (1 - at_end), end - over * at_end
     return frame._replace(start=start, end=end, sure=sure, inner=between)
 
 

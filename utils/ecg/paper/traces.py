@@ -10,7 +10,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d, maximum_filter1d, median_filter, minimum_filter1d
 from scipy.signal import find_peaks
 
-from utils.ecg.paper import crossings
+from utils.ecg.paper import crossings, labels
 from utils.ecg.signals import NotAnECG
 
 INK = 0.5  # of the ink's darkness, where its edge is
@@ -33,6 +33,8 @@ GAP = np.float32(4)  # cost of a pixel without ink, along; 1 upright
 NO_GAP, NEAR_MM, BESIDE_MM = np.float32(0.02), 9, 5  # where a row has no ink within these mm
 EXCHANGED_MM = 4  # longer than a QRS
 TOUCHING_MM, TANGLED_MM = 0.3, 1  # so near, and for longer in all, a trace is seldom right
+# Width, with its edges, of what is a row's; width and height of what is no print, if it is none's.
+OWN_MM, UNEXPLAINED_MM = 1.4, (25, 4)
 BASELINE_MM = 50  # the baseline is the median of so much of a trace
 
 
@@ -111,6 +113,23 @@ def meetings(heights, clear, px_per_mm):
         if length:
             found.append((row, row + 1))
     return found
+
+
+def refuse_unexplained(ink, heights, span, px_per_mm):
+    """Refuse a sheet on which there is a trace that no row goes along, between those that do.
+
+    ink, heights: as measure(); span: mm from and to which there are leads
+    Raises: NotAnECG
+    """
+    left = labels.without(ink, heights, px_per_mm, OWN_MM)
+    low, high = max(int(np.nanmin(heights)), 0), int(np.nanmax(heights)) + 1
+    first, last = (max(int(each * px_per_mm), 0) for each in span)
+    mask = (left[low:high, first:last] > INK).astype(np.uint8)
+    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((1, int(CLOSE_MM * px_per_mm))))
+    sizes = cv2.connectedComponentsWithStats(mask)[2][1:, 2:4] / px_per_mm
+    for width, _ in sizes[(sizes > UNEXPLAINED_MM).all(axis=1)]:
+        raise NotAnECG(f'a sheet with a trace of {width:.0f} mm that belongs to none of its '
+                       f'{len(heights)} rows; is there more on it than one ECG?')
 
 
 def follow(ink, baselines, px_per_mm):
