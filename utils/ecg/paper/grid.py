@@ -92,6 +92,8 @@ def _find_waves(lines):
     spectrum = _spectrum(lines)
     longest, narrowest = (max(lines.shape) / width for width in WIDTHS)
     scales = np.exp(np.arange(np.log(max(longest, 3)), np.log(narrowest), 0.008))
+    if not len(scales):  # 600 pixels or less
+        return None
     angles = np.radians(np.arange(-TURN, TURN + 0.1, 0.4))
     scores = [_comb(spectrum, 5 * scales, angles, turned, 7)
               + _comb(spectrum, scales, angles, turned, 1) for turned in (False, True)]
