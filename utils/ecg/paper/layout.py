@@ -390,9 +390,13 @@ def _place_as(order, heights, px_per_mm):
 def _try_order(heights, frame, names, shape, cabrera, px_per_mm):
     """A sheet read as one layout, rows shifted so that the laws are kept best: Order."""
     leads = CABRERA if cabrera else LEADS
-    broken, shear = min(
-        (laws.broken(_cells(heights, frame, shape, leads, px_per_mm, shear), shape[0])
-         + abs(shear) / 100, shear) for shear in SHEARS / max(shape[0] - 1, 1))
+    broken, shear = np.inf, 0.0
+    for each in sorted(SHEARS / max(shape[0] - 1, 1), key=abs):
+        if abs(each) / 100 >= broken:
+            break
+        sheared = _cells(heights, frame, shape, leads, px_per_mm, each)
+        broken, shear = min((broken, shear),
+                            (laws.broken(sheared, shape[0]) + abs(each) / 100, each))
     cells = _cells(heights, frame, shape, leads, px_per_mm, shear)
     beside = _names_of(cells, names, heights, frame, px_per_mm)
     return Order(f'{shape[0]} x {shape[1]}' + ' Cabrera' * cabrera, cells, shape[0], beside, frame,
