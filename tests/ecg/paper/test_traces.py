@@ -50,15 +50,25 @@ def test_strokes_that_cross_go_straight_on():
     for row, each in zip(rows, heights):
         true = row(np.arange(1600.0))
         assert np.sqrt(np.mean((each - true)[20:-20] ** 2)) < 0.3 * true.std()
-    assert traces.meetings(heights, clear, PX) == []
+    assert not traces.meetings(heights, clear, PX).any()
 
 
-def test_rows_that_touch_are_named_and_those_that_run_together_refused():
+def test_rows_that_touch_are_known_and_those_that_run_together_refused():
     rows = [lambda x: 200 + spikes(x, 0, 50), lambda x: 400 - spikes(x, 0, 50)]
     heights, clear = read(rows)
-    assert traces.meetings(heights, clear, PX) == []
+    assert not traces.meetings(heights, clear, PX).any()
     near = np.stack([heights[0], heights[1] - 99])
-    assert traces.meetings(near, clear, PX) == [(1, 2)]
-    assert traces.meetings(near, np.ones_like(clear), PX) == []
+    assert traces.meetings(near, clear, PX).any(axis=1).tolist() == [True, True]
+    assert not traces.meetings(near, np.ones_like(clear), PX).any()
     with pytest.raises(NotAnECG, match='rows 1 and 2 run into each other for [0-9.]+ mm'):
         traces.meetings(np.stack([heights[0], heights[0]]), clear, PX)
+
+
+def test_a_trace_that_no_row_goes_along_is_refused():
+    x = np.arange(1600.0)
+    rows = [lambda x: 200 - spikes(x, 0, 60), lambda x: 340 - spikes(x, 0, 60),
+            lambda x: 480 - spikes(x, 0, 60)]
+    ink, heights = draw(rows), np.stack([row(x) for row in rows])
+    traces.refuse_unexplained(ink, heights, (10, 190), PX)
+    with pytest.raises(NotAnECG, match='a trace of 180 mm that belongs to none of its 2 rows'):
+        traces.refuse_unexplained(ink, heights[[0, 2]], (10, 190), PX)

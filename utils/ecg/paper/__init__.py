@@ -108,9 +108,7 @@ def read_sheet(picture, page=1, drawn=None):
     if hides and not exact and placed.broken > CERTAIN:
         raise NotAnECG(HIDING + ', so that they cannot be followed for certain; copy it anew, in '
                        'grey or in colours')
-    _, _, starts, ends = zip(*placed.stretches)
-    columns = slice(max(int(min(starts) * FLAT), 0), int(max(ends) * FLAT))  # without the pulses
-    touching = traces.meetings(heights[:, columns], clear[:, columns], FLAT)
+    touching = _touching(heights, clear, placed.stretches)
     lines = [(lead, found.pixels(_on_flat(heights[row], (start, end), dark.shape, turn) / FLAT
                                  + origin)) for lead, row, start, end in placed.stretches]
     values, shown = placed.values, np.isfinite(placed.values)
@@ -120,11 +118,22 @@ def read_sheet(picture, page=1, drawn=None):
     if hides and not exact:
         raw.notes.append(HIDING + ': what it hides is a guess; compare with the picture in the '
                          'report')
-    raw.notes.extend(f'the traces of rows {upper} and {lower} touch: a QRS there may be cut, or be '
-                     'taken for the other row\'s; compare with the picture in the report'
-                     for upper, lower in touching)
+    if touching:
+        raw.notes.append(f'traces touch in {", ".join(touching)}: a QRS there may be cut, or be '
+                         'another row\'s; compare with the picture in the report')
     return Sheet(raw, placed.name, found.px_per_mm, frame.mm_per_s, frame.mm_per_mv,
                  rotation, picture, lines, page)
+
+
+def _touching(heights, clear, stretches):
+    """The leads whose traces touch another row's; stretches: as layout.Placed's."""
+    _, _, starts, ends = zip(*stretches)
+    first = max(int(min(starts) * FLAT), 0)  # without the pulses
+    columns = slice(first, int(max(ends) * FLAT))
+    there = traces.meetings(heights[:, columns], clear[:, columns], FLAT)
+    found = {lead.lstrip('-') for lead, row, start, end in stretches
+             if there[row, max(int(start * FLAT) - first, 0):int(end * FLAT) - first].any()}
+    return [lead for lead in LEADS if lead in found]
 
 
 def _find_grid(picture):

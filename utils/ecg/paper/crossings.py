@@ -4,6 +4,8 @@ Strokes go on straight, and one that leads down and one that leads up again end 
 row the strokes are followed for as far as they stand alone; the two tips, one of each row, are
 those with which the strokes explain the ink best. Where they do not explain it, nothing is changed.
 """
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 
@@ -19,6 +21,16 @@ BEND = 0.5  # cost of a pixel that a tip is away from a straight stroke
 STRIDE = 2  # of the lines that are compared
 TIPS, ASIDE = 9, (1.5, 0.8, 0.4, 0.2)  # first tips on a stroke, and finer and finer ones beside it
 EXPLAINED = 0.25  # part of the ink that may be otherwise
+
+
+class Patch(NamedTuple):
+    """A part of the sheet: its ink and where no third row is, float32 arrays (y, x); the pixels
+    that those are of, int arrays; pen: float, pixels."""
+    ink: np.ndarray
+    free: np.ndarray
+    y: np.ndarray
+    x: np.ndarray
+    pen: float
 
 
 def part(ink, heights, paths, px_per_mm):
@@ -180,22 +192,23 @@ def _find_tips(ink, ways, others, pen):
         points = np.stack([columns, row[columns]], axis=1)
         cv2.polylines(free, [np.rint(points).astype(np.int32)], False, 0, int(pen) + 3)
     free, ink = (each[np.ix_(y, x)].astype(np.float32) for each in (free, np.clip(ink, 0, 1)))
+    patch = Patch(ink, free, y, x, pen)
     pairs = [(upper, lower) for upper in ways[0] for lower in ways[1]]
-    pair = min(pairs, key=lambda each: _fit(each, ink, free, y, x, pen, 1)[0])
-    cost, tips = _fit(pair, ink, free, y, x, pen, len(ASIDE))
+    pair = min(pairs, key=lambda each: _fit(each, patch, 1)[0])
+    cost, tips = _fit(pair, patch, len(ASIDE))
     return (pair, tips) if cost < EXPLAINED * max((ink * free).sum(), 1) else None
 
 
-def _fit(pair, ink, free, y, x, pen, rounds):
+def _fit(pair, patch, rounds):
     """The tips with which two rows' strokes explain the ink best: (what is otherwise, tips)."""
     tips = [[((left[-1, 0] + right[-1, 0]) / 2 + away, at) for at in np.linspace(*span, TIPS)
              for away in (-ASIDE[0], 0, ASIDE[0])] for left, right, span in pair]
     steps = [abs(span[1] - span[0]) / TIPS for _, _, span in pair]
     for aside in ASIDE[:rounds]:
-        (upper, bent), (lower, bent_too) = (_cover(strokes, each, y, x, pen)
+        (upper, bent), (lower, bent_too) = (_cover(strokes, each, patch)
                                             for strokes, each in zip(pair, tips))
-        cost = (np.abs(np.maximum(upper[:, None], lower) - ink) * free).sum(axis=(2, 3)) \
-            + bent[:, None] + bent_too
+        otherwise = np.abs(np.maximum(upper[:, None], lower) - patch.ink) * patch.free
+        cost = otherwise.sum(axis=(2, 3)) + bent[:, None] + bent_too
         best = [each[at] for each, at in zip(tips, np.unravel_index(cost.argmin(), cost.shape))]
         steps = [step / 2.5 for step in steps]
         tips = [[(tip[0] + away, tip[1] + along) for along in (-step, 0, step)
@@ -203,18 +216,19 @@ def _fit(pair, ink, free, y, x, pen, rounds):
     return cost.min(), best
 
 
-def _cover(strokes, tips, y, x, pen):
+def _cover(strokes, tips, patch):
     """How dark strokes to each of some tips make pixels, and what it costs that they bend: float32
     array (tips, y, x), float array (tips,)."""
-    dark, bent = np.zeros((len(tips), len(y), len(x)), np.float32), np.zeros(len(tips))
+    dark = np.zeros((len(tips), *patch.ink.shape), np.float32)
+    bent = np.zeros(len(tips))
     for points in strokes[:2]:
         (end_x, end_y), (before_x, before_y) = points[-1], points[-min(len(points), 14)]
         slope = (end_x - before_x) / (end_y - before_y) if len(points) > 1 else 0
         for index, tip in enumerate(tips):
             way = np.concatenate([points, [tip]])
             way = way[np.argsort(way[:, 1], kind='stable')]
-            there = np.interp(y, way[:, 1], way[:, 0], left=-99, right=-99)
-            edge = (pen / 2 - np.abs(there[:, None] - x)) / SOFT + 0.5
+            there = np.interp(patch.y, way[:, 1], way[:, 0], left=-99, right=-99)
+            edge = (patch.pen / 2 - np.abs(there[:, None] - patch.x)) / SOFT + 0.5
             dark[index] = np.maximum(dark[index], np.clip(edge, 0, 1))
             bent[index] += min(abs(tip[0] - end_x - slope * (tip[1] - end_y)), 8)
     return dark, BEND / STRIDE * bent

@@ -99,10 +99,10 @@ def meetings(heights, clear, px_per_mm):
     """Where rows touch: a QRS there may be cut, or be taken for the other row's.
 
     heights, clear: as read()
-    Returns: list of (row, from 1, and the one below it), each pair that touches
+    Returns: bool array (rows, width), where each touches another
     Raises: NotAnECG where two run into each other: which trace is whose after that is a guess
     """
-    found = []
+    touching = np.zeros(heights.shape, bool)
     for row, (upper, lower) in enumerate(zip(heights, heights[1:]), 1):
         met = (upper >= lower - TOUCHING_MM * px_per_mm) & ~clear[row - 1]
         length = met.sum() / px_per_mm
@@ -110,9 +110,8 @@ def meetings(heights, clear, px_per_mm):
             raise NotAnECG(f'a sheet whose traces of rows {row} and {row + 1} run into each other '
                            f'for {length:.1f} mm in all, so that they cannot be told apart; print '
                            'it with fewer mm for a mV or in another layout')
-        if length:
-            found.append((row, row + 1))
-    return found
+        touching[row - 1:row + 1] |= met
+    return touching
 
 
 def refuse_unexplained(ink, heights, span, px_per_mm):
