@@ -234,7 +234,8 @@ def _read_traces(dark):
     if not len(heights):
         raise NotAnECG(NO_TRACE)
     words = labels.read_words(dark, heights, FLAT)
-    frame = layout.find_frame(dark, heights, labels.scale_of(words), FLAT)
+    frame = layout.find_frame(labels.without_words(dark, words, FLAT), heights,
+                              labels.scale_of(words), FLAT)
     placed = layout.place(heights, frame, [word for word in words if word.lead], FLAT)
     _, _, starts, ends = zip(*placed.stretches)
     traces.refuse_unexplained(dark, heights, (min(starts), max(ends)), FLAT)

@@ -128,6 +128,17 @@ def without(ink, heights, px_per_mm, width=TRACE_MM):
     return ink
 
 
+def without_words(ink, words, px_per_mm):
+    """The ink without words, whose letters have upright lines; II may be lines between leads."""
+    ink = np.ascontiguousarray(ink, np.float32).copy()
+    for word in words:
+        if word.text.strip('I'):
+            left, right, top, bottom = (max(int(each * px_per_mm), 0) for each in (
+                word.x, word.right, word.y - HIGHEST / 2, word.y + HIGHEST / 2))
+            ink[top:bottom + 1, left:right + 1] = 0
+    return ink
+
+
 def _boxes(ink, level, px_per_mm):
     """Boxes around what may be words: int array (words, 4), x, y, width, height."""
     stats = cv2.connectedComponentsWithStats((ink > level).astype(np.uint8))[2][1:]

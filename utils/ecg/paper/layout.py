@@ -34,8 +34,9 @@ SHOWN = 0.2  # signs where leads begin within the rows
 SURE = 1.5  # ends of the traces and of columns, of which signs are seen
 WHITE_MM, NEAR_MM = 0.35, 0.5  # before a trace that begins; that rows may begin beside each other
 UPRIGHT_MM, THICK_MM, DASH_MM = 2.5, 1.2, 0.9  # of lines between columns
-# What a name, the end of a pulse and what may be the trace itself count beside other signs.
-NAME, PULSE, STEP = 0.5, 0.7, 0.5
+# What a name, the end of a pulse and what may be the trace itself count beside other signs; what
+# print that is as stretched as can be must have more of them, as letters have upright lines, too.
+NAME, PULSE, STEP, UNUSUAL = 0.5, 0.7, 0.5, 1.5
 FEW, MISREAD = 3, 0.15  # names, below which they say nothing; part that may be misread
 MOST_BEFORE, MOST_AFTER = -1, 4.5  # mm behind the begin of its stretch that a name may be
 EDGE_MM = 0.4  # at the ends of a stretch that may be a separator's ink
@@ -229,7 +230,7 @@ def _find_span(frame, names, shape, weight, px_per_mm):
         between = sum((inner[place] for place in places[1:-1]), np.zeros(len(at)))
         signs = first[at] + last[places[-1]] + weight * between
         top = signs.argmax()
-        found.append((signs[top] - STEP * abs(stretch) / STRETCH, signs[top], top, places[-1][top],
+        found.append((signs[top] - UNUSUAL * abs(stretch) / STRETCH, signs[top], top, places[-1][top],
                       between[top] / (columns - 1) if columns > 1 else 1.0))
     _, sure, start, end, between = max(found)
     seen = first[start] > STEP, last[end] > STEP
