@@ -230,7 +230,8 @@ def _find_span(frame, names, shape, weight, px_per_mm):
         between = sum((inner[place] for place in places[1:-1]), np.zeros(len(at)))
         signs = first[at] + last[places[-1]] + weight * between
         top = signs.argmax()
-        found.append((signs[top] - UNUSUAL * abs(stretch) / STRETCH, signs[top], top, places[-1][top],
+        usual = signs[top] - UNUSUAL * abs(stretch) / STRETCH
+        found.append((usual, signs[top], top, places[-1][top],
                       between[top] / (columns - 1) if columns > 1 else 1.0))
     _, sure, start, end, between = max(found)
     seen = first[start] > STEP, last[end] > STEP
