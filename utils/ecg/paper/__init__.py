@@ -108,7 +108,7 @@ def read_sheet(picture, page=1, drawn=None):
     if hides and not exact and placed.broken > CERTAIN:
         raise NotAnECG(HIDING + ', so that they cannot be followed for certain; copy it anew, in '
                        'grey or in colours')
-    touching = _touching(heights, clear, placed.stretches)
+    touching = _touching(heights, clear, placed)
     lines = [(lead, found.pixels(_on_flat(heights[row], (start, end), dark.shape, turn) / FLAT
                                  + origin)) for lead, row, start, end in placed.stretches]
     values, shown = placed.values, np.isfinite(placed.values)
@@ -125,13 +125,11 @@ def read_sheet(picture, page=1, drawn=None):
                  rotation, picture, lines, page)
 
 
-def _touching(heights, clear, stretches):
-    """The leads whose traces touch another row's; stretches: as layout.Placed's."""
-    _, _, starts, ends = zip(*stretches)
-    first = max(int(min(starts) * FLAT), 0)  # without the pulses
-    columns = slice(first, int(max(ends) * FLAT))
-    there = traces.meetings(heights[:, columns], clear[:, columns], FLAT)
-    found = {lead.lstrip('-') for lead, row, start, end in stretches
+def _touching(heights, clear, placed):
+    """The leads whose traces touch another row's."""
+    first, last = (max(int(each * FLAT), 0) for each in placed.span)  # without the pulses
+    there = traces.meetings(heights[:, first:last], clear[:, first:last], FLAT)
+    found = {lead.lstrip('-') for lead, row, start, end in placed.stretches
              if there[row, max(int(start * FLAT) - first, 0):int(end * FLAT) - first].any()}
     return [lead for lead in LEADS if lead in found]
 
@@ -237,8 +235,7 @@ def _read_traces(dark):
     frame = layout.find_frame(labels.without_words(dark, words, FLAT), heights,
                               labels.scale_of(words), FLAT)
     placed = layout.place(heights, frame, [word for word in words if word.lead], FLAT)
-    _, _, starts, ends = zip(*placed.stretches)
-    traces.refuse_unexplained(dark, heights, (min(starts), max(ends)), FLAT)
+    traces.refuse_unexplained(dark, heights, placed.span, FLAT)
     return heights, clear, frame, placed
 
 

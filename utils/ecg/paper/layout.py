@@ -18,7 +18,7 @@ LAYOUTS = {3: [(3, 4)], 4: [(3, 4)], 5: [(3, 4)], 6: [(6, 2), (3, 4)], 7: [(6, 2
            9: [(6, 2)], 12: [(12, 1)]}
 SELDOM = 1.3  # times as well as the usual order Cabrera's must agree to be taken for it
 SHEARS = np.linspace(-1.2, 1.2, 25)  # mm by which the last row of leads may be behind the first
-SPEEDS, GAINS = (25, 50), (5, 10, 20)  # mm/s, mm/mV
+SPEEDS, GAINS = labels.UNITS.values()  # mm/s, mm/mV
 USUALLY = 25, 10
 PULSE_MM, PULSE_OFF = (3.5, 5, 10), 0.2  # widths, some are narrow; log by which one may be off
 FAST_MM = 7  # a wider pulse, of 0.2 s, is one at 50 mm/s
@@ -95,6 +95,12 @@ class Placed(NamedTuple):
     known: str = ''
     named: int = 0
     broken: float = 0.0
+
+    @property
+    def span(self):
+        """Between which mm of the flat sheet there are leads: (float, float)."""
+        _, _, starts, ends = zip(*self.stretches)
+        return min(starts), max(ends)
 
 
 class Order(NamedTuple):

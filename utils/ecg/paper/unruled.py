@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 
 from utils.ecg.paper.grid import LARGEST, Grid
+from utils.ecg.paper.layout import GAINS, LENGTH_MM
 
 DARK = 0.6  # of the paper's light
 SMALLEST = 15  # pixels of a pulse's height
 ALIKE, OFF = 0.06, 0.03  # parts by which pulses may differ, and by which their widths may be off
-ROW_MM = 250  # 10 s at 25 mm/s, 5 s at 50 mm/s
-WIDTHS, HEIGHTS = (5, 10), (5, 10, 20)  # mm of 0.2 s and of 1 mV
+WIDTHS = 5, 10  # mm of 0.2 s
 NEAR = 1.5  # mV from its zero line that a trace begins and ends
 
 
@@ -49,8 +49,8 @@ def find_scale(picture):
         return None
     low, high = _ends(labels, boxes, pulses)
     x, y, height, width, line, _ = np.median(pulses, axis=0)
-    px_per_mm = (high - low - line) / ROW_MM
-    if _off(width / px_per_mm, WIDTHS) > OFF or _off(height / px_per_mm, HEIGHTS) > 2 * OFF:
+    px_per_mm = (high - low - line) / LENGTH_MM
+    if _off(width / px_per_mm, WIDTHS) > OFF or _off(height / px_per_mm, GAINS) > 2 * OFF:
         return None
     rows = [each.y for each in pulses]
     corners = np.array([[min(low, x), min(rows) - height], [max(high, x + width), max(rows)]])

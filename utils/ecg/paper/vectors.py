@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from utils.ecg.paper import labels, layout
+from utils.ecg.paper import labels
 from utils.ecg.signals import LEADS, NotAnECG
 
 MOST_POINTS, MOST_LETTERS, DEEPEST = 300_000, 20_000, 8  # of a page; forms within forms
@@ -139,7 +139,7 @@ def scale_of(text):
     Raises: NotAnECG where there are two, or one that is not known
     """
     result = []
-    for unit, known in zip(labels.UNITS, (layout.SPEEDS, layout.GAINS)):
+    for unit, known in labels.UNITS.items():
         values = {float(value.replace(',', '.')) * (1 if part.lower() == 'm' else 10)
                   for several, part, of in SCALE.findall(text) if unit.lower() == f'mm/{of.lower()}'
                   for value in NUMBER.findall(several)}
