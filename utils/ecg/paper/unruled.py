@@ -12,6 +12,7 @@ DARK = 0.6  # of the paper's light
 SMALLEST = 15  # pixels of a pulse's height
 ALIKE, OFF = 0.06, 0.03  # parts by which pulses may differ, and by which their widths may be off
 WIDTHS = 5, 10  # mm of 0.2 s
+FRAME = 0.4  # of the width: no trace is straight for so long
 NEAR = 1.5  # mV from its zero line that a trace begins and ends
 
 
@@ -43,7 +44,9 @@ def find_scale(picture):
     turn[:, 2] = -np.minimum(turn[:, :2] * light.shape[::-1], 0).sum(axis=1)
     back = np.linalg.inv(np.r_[turn, [[0, 0, 1]]])
     size = np.ceil(np.abs(turn[:, :2]) @ light.shape[::-1]).astype(int)
-    labels, boxes = _parts_of(cv2.warpAffine(light, turn, size, borderValue=255))
+    # Thin lines stay whole where no grey is made of them.
+    turned = cv2.warpAffine(light, turn, size, flags=cv2.INTER_NEAREST, borderValue=255)
+    labels, boxes = _parts_of(turned, FRAME)
     pulses = _find_pulses(labels, boxes)
     if len(pulses) < 2:
         return None
@@ -60,11 +63,18 @@ def find_scale(picture):
                 *(corners / px_per_mm), float(px_per_mm * shrunk), False)
 
 
-def _parts_of(light):
-    """What is dark, connected, and no table around: (numbers, boxes) as OpenCV gives them."""
+def _parts_of(light, frame=None):
+    """What is dark, connected, and no table around: (numbers, boxes) as OpenCV gives them.
+
+    frame: part of the width over which what is level and straight is no trace, or None
+    """
     dark = (light < DARK * np.percentile(light, 80)).astype(np.uint8)
     square = np.ones((SMALLEST, SMALLEST), np.uint8)
     dark[cv2.dilate(cv2.morphologyEx(dark, cv2.MORPH_OPEN, square), square) > 0] = 0
+    if frame:
+        line = np.ones((1, int(frame * light.shape[1])), np.uint8)
+        near = cv2.dilate(dark, np.ones((3, 1), np.uint8))
+        dark[cv2.morphologyEx(near, cv2.MORPH_OPEN, line) > 0] = 0
     return cv2.connectedComponentsWithStats(dark)[1:3]
 
 
