@@ -1,10 +1,13 @@
 """Benchmarks run to their end and print their figures; what the figures are is not tested."""
+import subprocess
+import sys
 import types
 
+import cv2
 import numpy as np
 import pytest
 
-from benchmarks import overhead, paper, reading
+from benchmarks import overhead, paper, reading, teach_parting
 from benchmarks.pictures import label_all
 from tests.helpers import make_signal, write_competition
 from utils.ecg.signals import LEADS, Raw
@@ -91,3 +94,20 @@ def test_paper_tells_refusals_faults_and_wrong_leads(tmp_path, monkeypatch):
     assert ' 0.0% not read, 0.0% invented' in rows
     paper.write_pictures(str(tmp_path / 'out'), made)
     assert len(list((tmp_path / 'out').iterdir())) == 5
+
+
+def test_a_network_is_taught_to_part_rows_and_goes_on_where_it_was(tmp_path):
+    """Two sheets and a few iterations: nothing is learnt, but what is written can be used."""
+    write_competition(tmp_path / 'ecgs', train=2, val=0)
+    sheets, out = str(tmp_path / 'sheets'), str(tmp_path / 'rows')
+    teach_parting.draw_all(str(tmp_path / 'ecgs' / 'train'), sheets, 2)
+    picture = cv2.imread(f'{sheets}/00000.png', cv2.IMREAD_UNCHANGED)
+    ink, traces = picture[..., 0] > 100, (picture[..., 1:] > 127).any(axis=2)
+    assert ink[traces].mean() > 0.5  # what is to be learnt lies on the ink
+    for iterations in ('1', '2'):
+        done = subprocess.run([sys.executable, '-m', 'benchmarks.teach_parting', 'learn', sheets,
+                               out, '--iterations', iterations], capture_output=True, text=True)
+        assert [line.split()[0] for line in done.stdout.splitlines()] == [iterations], done.stderr
+    network = cv2.dnn.readNetFromONNX(f'{out}.onnx')
+    network.setInput(np.zeros((1, 7, 32, 48), np.float32))
+    assert network.forward().shape == (1, 12, 32, 48)

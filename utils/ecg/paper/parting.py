@@ -1,0 +1,68 @@
+"""Whose ink it is: a small network parts the traces of rows that run into each other.
+
+It sees the ink and where the rows' baselines are, and says of every pixel how likely the trace of a
+first, a second or a third row goes along it; the fourth row is a first one again. So print and what
+is left of a grid are nobody's. models/parting.py is the network, benchmarks/teach_parting.py
+teaches it, OpenCV runs it.
+"""
+import os
+
+import cv2
+import numpy as np
+
+NETWORK = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'rows.onnx')
+KINDS = 3  # of rows: those that are further apart do not meet
+MARK_MM = 15  # from a baseline, where its mark ends
+DARKEST = 1.275  # ink, as the network has learnt it
+LEAST = 0.15  # likelihood of what is a trace's
+STEP = 32  # pixels, of which the sides are multiples
+
+
+def part(ink, levels, around, px_per_mm):
+    """How much of the ink is each row's trace's.
+
+    ink: float32 array (height, width), as ink.find_ink(), 8 pixels a mm
+    levels: array (rows, width), y of each row's baseline, from above
+    around: int, pixels above the first and below the last row that are looked at
+    Returns: float32 array (3, height, width), 0 to 1, of row 0, 3, 6 ..., of 1, 4 ... and of 2,
+        5 ...; 1 of each where they cross
+    """
+    low = max(int(levels.min() - around), 0)
+    high = min(int(levels.max() + around), len(ink))
+    sides = [-(-side // STEP) * STEP for side in (high - low, ink.shape[1])]
+    seen = np.zeros(sides, np.float32)
+    seen[:high - low, :ink.shape[1]] = np.clip(ink[low:high], 0, DARKEST)
+    padded = np.pad(levels - low, [(0, 0), (0, sides[1] - ink.shape[1])], mode='edge')
+    marked = marks(padded[:, ::2], sides[0], px_per_mm)
+    network = cv2.dnn.readNetFromONNX(np.fromfile(NETWORK, np.uint8))  # any path will do so
+    network.setInput(np.concatenate([to_blocks(seen[None]), marked])[None])
+    found = from_blocks(network.forward()[0])[:, :high - low, :ink.shape[1]]
+    most = found.max(axis=0)
+    shares = np.zeros((KINDS, *ink.shape), np.float32)
+    shares[:, low:high] = (most > LEAST) * found / np.maximum(most, LEAST)
+    return shares
+
+
+def marks(levels, height, px_per_mm):
+    """Where the baselines are: float32 array (3, height // 2, width), 1 on one and 0 far from all;
+    levels: array (rows, width), y."""
+    result = np.zeros((KINDS, height // 2, levels.shape[1]), np.float32)
+    y = np.arange(0, height, 2, dtype=np.float32)[:, None] + 0.5
+    for row, level in enumerate(levels.astype(np.float32)):
+        near = 1 - np.abs(y - level) / (MARK_MM * px_per_mm)
+        np.maximum(result[row % KINDS], near, out=result[row % KINDS])
+    return result
+
+
+def to_blocks(planes):
+    """Arrays (n, height, width) -> (4 n, height / 2, width / 2): each 2 x 2 pixels are one."""
+    count, height, width = planes.shape
+    blocks = planes.reshape(count, height // 2, 2, width // 2, 2).transpose(0, 2, 4, 1, 3)
+    return blocks.reshape(4 * count, height // 2, width // 2)
+
+
+def from_blocks(blocks):
+    """The reverse of to_blocks()."""
+    count, height, width = blocks.shape
+    planes = blocks.reshape(count // 4, 2, 2, height, width).transpose(0, 3, 1, 4, 2)
+    return planes.reshape(count // 4, 2 * height, 2 * width)
