@@ -43,25 +43,24 @@ def test_a_row_that_leaves_its_level_does_not_take_the_next_one():
         assert np.nanmax(np.abs(heights - row(np.arange(1600.0)))[710:-20]) < 3
 
 
-def test_strokes_that_cross_go_straight_on():
-    rows = [lambda x: 200 + spikes(x, 1, 150, width=12),
-            lambda x: 400 - spikes(x, -1, 140, width=9)]
-    heights, clear = read(rows)
-    for row, each in zip(rows, heights):
+def test_strokes_that_cross_stay_with_their_rows():
+    rows = [lambda x: 200 + spikes(x, 3, 150, width=24),
+            lambda x: 400 - spikes(x, -9, 140, width=18)]
+    for row, heights in zip(rows, read(rows)[0]):
         true = row(np.arange(1600.0))
-        assert np.sqrt(np.mean((each - true)[20:-20] ** 2)) < 0.3 * true.std()
-    assert not traces.meetings(heights, clear, PX).any()
+        assert np.sqrt(np.mean((heights - true)[20:-20] ** 2)) < 0.3 * true.std()
 
 
-def test_rows_that_touch_are_known_and_those_that_run_together_refused():
-    rows = [lambda x: 200 + spikes(x, 0, 50), lambda x: 400 - spikes(x, 0, 50)]
-    heights, clear = read(rows)
-    assert not traces.meetings(heights, clear, PX).any()
-    near = np.stack([heights[0], heights[1] - 99])
-    assert traces.meetings(near, clear, PX).any(axis=1).tolist() == [True, True]
-    assert not traces.meetings(near, np.ones_like(clear), PX).any()
-    with pytest.raises(NotAnECG, match='rows 1 and 2 run into each other for [0-9.]+ mm'):
-        traces.meetings(np.stack([heights[0], heights[0]]), clear, PX)
+def test_leads_that_may_be_cut_are_named_and_those_that_nobody_knows_refused():
+    heights = np.stack([200 + spikes(np.arange(1600.0), 0, 50)] * 2)
+    unsure = np.zeros(heights.shape)
+    stretches = [('V1', 0, 0, 100), ('-aVR', 0, 100, 200), ('V2', 1, 0, 200)]
+    assert traces.unsure_leads(heights, unsure, stretches, PX) == set()
+    unsure[0, 895:906] = 10  # a tip in four
+    assert traces.unsure_leads(heights, unsure, stretches, PX) == {'aVR'}
+    unsure[1] = heights[1] - 200
+    with pytest.raises(NotAnECG, match='a sheet on which V2 runs into other rows'):
+        traces.unsure_leads(heights, unsure, stretches, PX)
 
 
 def test_a_trace_that_no_row_goes_along_is_refused():

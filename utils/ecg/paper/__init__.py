@@ -104,11 +104,11 @@ def read_sheet(picture, page=1, drawn=None):
     flat, inside, origin = ink.lay_flat(picture, found, FLAT)
     dark, hides = ink.find_ink(flat, inside, FLAT)
     exact = drawn and _read_lines(drawn.moved(_to_flat(found, origin, drawn.px_per_mm)), dark)
-    turn, (heights, clear, frame, placed) = exact or _read_turned(dark)
+    turn, (heights, unsure, frame, placed) = exact or _read_turned(dark)
     if hides and not exact and placed.broken > CERTAIN:
         raise NotAnECG(HIDING + ', so that they cannot be followed for certain; copy it anew, in '
                        'grey or in colours')
-    touching = _touching(heights, clear, placed)
+    unsure = traces.unsure_leads(heights, unsure, placed.stretches, FLAT)
     lines = [(lead, found.pixels(_on_flat(heights[row], (start, end), dark.shape, turn) / FLAT
                                  + origin)) for lead, row, start, end in placed.stretches]
     values, shown = placed.values, np.isfinite(placed.values)
@@ -118,20 +118,12 @@ def read_sheet(picture, page=1, drawn=None):
     if hides and not exact:
         raw.notes.append(HIDING + ': what it hides is a guess; compare with the picture in the '
                          'report')
-    if touching:
-        raw.notes.append(f'traces touch in {", ".join(touching)}: a QRS there may be cut, or be '
-                         'another row\'s; compare with the picture in the report')
+    if unsure:
+        raw.notes.append(f'traces touch in {", ".join(sorted(unsure, key=LEADS.index))}: a QRS '
+                         "there may be cut, or be another row's; compare with the picture in the "
+                         'report')
     return Sheet(raw, placed.name, found.px_per_mm, frame.mm_per_s, frame.mm_per_mv,
                  rotation, picture, lines, page)
-
-
-def _touching(heights, clear, placed):
-    """The leads whose traces touch another row's."""
-    first, last = (max(int(each * FLAT), 0) for each in placed.span)  # without the pulses
-    there = traces.meetings(heights[:, first:last], clear[:, first:last], FLAT)
-    found = {lead.lstrip('-') for lead, row, start, end in placed.stretches
-             if there[row, max(int(start * FLAT) - first, 0):int(end * FLAT) - first].any()}
-    return [lead for lead in LEADS if lead in found]
 
 
 def _find_grid(picture):
@@ -208,7 +200,7 @@ def _place_lines(fine, dark, drawn):
     if sum(white) > 2:
         raise NotAnECG('a sheet with white between its columns of leads, expected one right behind '
                        'the other: their times would be wrong')
-    return heights, np.ones(heights.shape, bool), frame, placed
+    return heights, np.zeros(heights.shape), frame, placed
 
 
 def _to_flat(found, origin, true):
@@ -225,10 +217,10 @@ def _to_flat(found, origin, true):
 
 
 def _read_traces(dark):
-    """What stands on a sheet that is upright: (heights and clear of traces.read(), Frame,
+    """What stands on a sheet that is upright: (heights and unsure of traces.read(), Frame,
     Placed)."""
     dark = np.ascontiguousarray(dark)
-    heights, clear = traces.read(dark, FLAT)
+    heights, unsure = traces.read(dark, FLAT)
     if not len(heights):
         raise NotAnECG(NO_TRACE)
     words = labels.read_words(dark, heights, FLAT)
@@ -236,7 +228,7 @@ def _read_traces(dark):
                               labels.scale_of(words), FLAT)
     placed = layout.place(heights, frame, [word for word in words if word.lead], FLAT)
     traces.refuse_unexplained(dark, heights, placed.span, FLAT)
-    return heights, clear, frame, placed
+    return heights, unsure, frame, placed
 
 
 def _on_flat(row, span, shape, turn):

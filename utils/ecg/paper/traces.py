@@ -1,16 +1,15 @@
 """The traces on a flat sheet: where their rows are, and how high each is at every column.
 
-A trace is the cheapest way from left to right. First coarsely: a stretch of every column, where
-ink that no other row goes along is a gain, so that the rows share the ink among them. Then finely:
-on ink that costs almost nothing, sideways and up and down alike, but for what is another row's. So
-it follows the steepest QRS, passes through crossings and over gaps.
+A trace is the cheapest way from left to right, along the ink that parting.py says is its own: that
+costs almost nothing, sideways and up and down alike. So it follows the steepest QRS, and passes
+over gaps.
 """
 import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter1d, maximum_filter1d, median_filter, minimum_filter1d
 from scipy.signal import find_peaks
 
-from utils.ecg.paper import crossings, labels
+from utils.ecg.paper import labels, parting
 from utils.ecg.signals import NotAnECG
 
 INK = 0.5  # of the ink's darkness, where its edge is
@@ -20,21 +19,21 @@ TIP_MM = 0.8  # height of a tip that is kept, even where two steep lines have be
 CLOSE_MM = 0.7  # holes in a copy, where the trace was on a line of the grid
 ENOUGH_MM = 400  # of such pieces, on a sheet of which most is connected
 STEEP_MM = 1.3  # a run of ink in a column that is higher is no baseline
-REACH_MM = 32  # that a trace may go up and down from its baseline
+REACH_MM, APART = 32, 1.1  # that a trace may go up and down from its baseline; of rows' distance
 COVERED = 0.55  # of the columns of the longest row that another row has ink in
 CLOSEST_MM = 7  # rows are not nearer
-COARSE = 4  # pixels a mm, at which the rows share the ink
-REWARD = np.float32(0.2)  # gain of a pixel of ink there, where white costs up to 1
-FOREIGN = np.float32(0.05)  # cost of ink that is nearer to another row
-TAKEN = np.float32(0.4)  # cost of a pixel that another row goes along
 ALONG, UPRIGHT = np.float32(0.01), np.float32(0.003)  # costs of a pixel of ink
 AWAY = np.float32(0.002)  # cost of a mm from the baseline
 GAP = np.float32(4)  # cost of a pixel without ink, along; 1 upright
-NO_GAP, NEAR_MM, BESIDE_MM = np.float32(0.02), 9, 5  # where a row has no ink within these mm
-EXCHANGED_MM = 4  # longer than a QRS
-TOUCHING_MM, TANGLED_MM = 0.3, 1  # so near, and for longer in all, a trace is seldom right
+NO_GAP, BESIDE_MM = np.float32(0.02), 5  # where a row has no ink within these mm
+SURELY = 0.8  # share of the ink from which on it is a row's own for certain
+# Part of a lead, by its square, that differs by this where it may be wrong, and where it mostly is.
+UNSURE, TANGLED = 0.02, 0.1
+ENDS_MM = 2  # of a lead, where a line between leads may stand
 # Width, with its edges, of what is a row's; width and height of what is no print, if it is none's.
 OWN_MM, UNEXPLAINED_MM = 1.4, (25, 4)
+LONG = 1.5  # times as wide as high
+WANDER_MM = 2  # of a baseline, by which rows are parted once more
 BASELINE_MM = 50  # the baseline is the median of so much of a trace
 
 
@@ -76,18 +75,38 @@ def read(ink, px_per_mm):
     """Read the traces.
 
     ink: float32 array (height, width), as ink.find_ink()
-    Returns: (heights, clear): float array (rows, width), as measure(), of no rows where there are
-        none; bool array (rows, width), as crossings.part()
+    Returns: (heights, unsure): two float arrays (rows, width), of no rows where there are none: as
+        measure(), and how much higher it is than with only what surely is a row's ink
     """
     baselines = find_rows(ink, px_per_mm)
     if not len(baselines):
-        return np.empty((0, ink.shape[1])), np.empty((0, ink.shape[1]), bool)
-    paths = follow(ink, baselines, px_per_mm)
-    heights, clear = crossings.part(ink, measure(ink, paths, px_per_mm), paths, px_per_mm)
+        return np.empty((0, ink.shape[1])), np.empty((0, ink.shape[1]))
+    levels = np.repeat(baselines[:, None], ink.shape[1], axis=1)
+    own, share = own_ink(ink, baselines, levels, px_per_mm)
+    wander = _wander(own, px_per_mm)
+    if np.abs(wander).max() > WANDER_MM * px_per_mm:
+        own, share = own_ink(ink, baselines, levels + wander, px_per_mm)
+    heights = measure(own, px_per_mm)
+    unsure = heights - measure(own * (share > SURELY), px_per_mm)
+    heights += (baselines - own.shape[1] // 2)[:, None]
     moving = [_moves(row, 0.6 * px_per_mm) for row in heights]
     # The first and the last row may be a straight line: the edge of the paper.
     rows = slice(np.argmax(moving), len(moving) - np.argmax(moving[::-1]) if any(moving) else 0)
-    return heights[rows], clear[rows]
+    return heights[rows], unsure[rows]
+
+
+def _wander(own, px_per_mm):
+    """How far each row's baseline is below the middle of `own`: float array (rows, width)."""
+    dark = own.sum(axis=1)
+    middles = np.einsum('rhw,h->rw', own, np.arange(own.shape[1], dtype=np.float32))
+    x, result = np.arange(own.shape[2]), []
+    for row, there in zip(middles / np.maximum(dark, 1e-3), dark > 1):
+        steps = np.zeros(len(x[::8]))
+        if there.any():
+            steps = np.interp(x[::8], x[there], row[there]) - own.shape[1] // 2
+        steps = median_filter(steps, BASELINE_MM * px_per_mm // 8, mode='nearest')
+        result.append(np.interp(x, x[::8], steps))
+    return np.stack(result)
 
 
 def _moves(row, least):
@@ -95,23 +114,25 @@ def _moves(row, least):
     return len(row) > 0 and np.ptp(np.percentile(row, [3, 97])) > least
 
 
-def meetings(heights, clear, px_per_mm):
-    """Where rows touch: a QRS there may be cut, or be taken for the other row's.
+def unsure_leads(heights, unsure, stretches, px_per_mm):
+    """The leads whose traces may be another row's in part.
 
-    heights, clear: as read()
-    Returns: bool array (rows, width), where each touches another
-    Raises: NotAnECG where two run into each other: which trace is whose after that is a guess
+    heights, unsure: as read(); stretches: as layout.Placed
+    Returns: set of str
+    Raises: NotAnECG where a lead would be another one
     """
-    touching = np.zeros(heights.shape, bool)
-    for row, (upper, lower) in enumerate(zip(heights, heights[1:]), 1):
-        met = (upper >= lower - TOUCHING_MM * px_per_mm) & ~clear[row - 1]
-        length = met.sum() / px_per_mm
-        if length > TANGLED_MM:
-            raise NotAnECG(f'a sheet whose traces of rows {row} and {row + 1} run into each other '
-                           f'for {length:.1f} mm in all, so that they cannot be told apart; print '
-                           'it with fewer mm for a mV or in another layout')
-        touching[row - 1:row + 1] |= met
-    return touching
+    found = set()
+    for lead, row, start, end in stretches:
+        part = slice(max(int((start + ENDS_MM) * px_per_mm), 0), int((end - ENDS_MM) * px_per_mm))
+        size, apart = (np.nansum((each - np.nanmedian(each)) ** 2)
+                       for each in (heights[row, part], unsure[row, part]))
+        if apart > TANGLED * size:
+            raise NotAnECG(f'a sheet on which {lead} runs into other rows, so that nobody knows '
+                           'which trace is whose; print it with fewer mm for a mV or in another '
+                           'layout')
+        if apart > UNSURE * size:
+            found.add(lead.lstrip('-'))
+    return found
 
 
 def refuse_unexplained(ink, heights, span, px_per_mm):
@@ -126,170 +147,24 @@ def refuse_unexplained(ink, heights, span, px_per_mm):
     mask = (left[low:high, first:last] > INK).astype(np.uint8)
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((1, int(CLOSE_MM * px_per_mm))))
     sizes = cv2.connectedComponentsWithStats(mask)[2][1:, 2:4] / px_per_mm
-    for width, _ in sizes[(sizes > UNEXPLAINED_MM).all(axis=1)]:
+    long = sizes[:, 0] > LONG * sizes[:, 1]  # the ring of a cup is not
+    for width, _ in sizes[(sizes > UNEXPLAINED_MM).all(axis=1) & long]:
         raise NotAnECG(f'a sheet with a trace of {width:.0f} mm that belongs to none of its '
                        f'{len(heights)} rows; is there more on it than one ECG?')
 
 
-def follow(ink, baselines, px_per_mm):
+def follow(own, px_per_mm):
     """Follow the trace of each row through all columns.
 
-    baselines: int array (rows,), as find_rows()
+    own: float32 array (rows, height, width), as own_ink()
     Returns: int array (rows, width, 2): the y from and to which it goes within a column
     """
-    spans = np.clip(_explain(ink, baselines, px_per_mm), 2, len(ink) - 3) + [-1, 1]
-    _put_in_order(spans, EXCHANGED_MM * px_per_mm)
-    # Once more and finely, now that it is known where each baseline wanders and what is others'.
-    return _cheapest_ways(ink, baselines, _levels(spans, px_per_mm), spans, px_per_mm)
-
-
-def _put_in_order(spans, least):
-    """Exchange two rows where the lower one is above the upper one for longer than a QRS is."""
-    for upper, lower in zip(spans, spans[1:]):
-        exchanged = upper.sum(axis=1) > lower.sum(axis=1)
-        edges = np.flatnonzero(np.diff(np.r_[0, exchanged, 0]))
-        for start, stop in zip(edges[::2], edges[1::2]):
-            if stop - start > least:
-                upper[start:stop], lower[start:stop] = (lower[start:stop].copy(),
-                                                        upper[start:stop].copy())
-
-
-def _levels(spans, px_per_mm):
-    """Where each row's baseline wanders: float32 array (rows, width)."""
-    steps = spans.mean(axis=2)[:, ::8]
-    return np.stack([cv2.resize(median_filter(row, BASELINE_MM * px_per_mm // 8)[None].astype(
-        np.float32), (spans.shape[1], 1))[0] for row in steps])
-
-
-def _explain(ink, baselines, px_per_mm):
-    """The stretch of every column that each row explains best: int array (rows, width, 2).
-
-    White costs, ink that no other row goes along is a gain.
-    """
-    shrink = px_per_mm // COARSE
-    height, width = (side // shrink for side in ink.shape)
-    coarse = cv2.resize(ink[:height * shrink, :width * shrink], (width, height),
-                        interpolation=cv2.INTER_AREA)
-    baselines = baselines // shrink
-    levels = np.repeat(baselines[:, None], width, axis=1).astype(np.float32)
-    # First what is nearer to a row than to others, then all that it explains and no other does.
-    halves = np.r_[-1, (baselines[1:] + baselines[:-1]) / 2, height]
-    cells = np.repeat(np.stack([halves[:-1], halves[1:]], axis=1)[:, None], width, axis=1)
-    spans = np.clip(_explaining_ways(coarse, baselines, levels, cells), 0, height - 1)
-    levels = _levels(spans, COARSE)
-    for some in (0, 1):
-        rows = np.arange(some, len(baselines), 2)
-        if len(rows):
-            better = _explaining_ways(coarse, baselines[rows], levels[rows], spans[rows],
-                                      _count(spans, coarse.shape))
-            spans[rows] = np.clip(better, 0, height - 1)
-    fine = np.repeat(spans, shrink, axis=1) * shrink + [0, shrink - 1]
-    return np.pad(fine, [(0, 0), (0, ink.shape[1] - fine.shape[1]), (0, 0)], mode='edge')
-
-
-def _count(spans, shape):
-    """How many rows go along each pixel: int8 array of `shape`."""
-    change = np.zeros((shape[0] + 1, shape[1]), np.int8)
-    x = np.arange(shape[1])
-    for low, high in np.moveaxis(spans, 2, 1):
-        change[low, x] += 1
-        change[high + 1, x] -= 1
-    return np.cumsum(change[:-1], axis=0, dtype=np.int8)
-
-
-def _explaining_ways(ink, baselines, levels, own, count=None):
-    """The cheapest way from left to right near each of `levels`: int array (rows, width, 2).
-
-    levels: float array (rows, width); own: array (rows, width, 2), what is nearest to a row, or
-        where it went before; count: as _count() gives it, of all rows, then
-    """
-    reach = REACH_MM * COARSE
-    places = np.arange(-reach, reach + 1, dtype=np.float32)
-    off = (levels - baselines[:, None]).T[:, :, None].astype(np.float32)
-    cost = _bands(np.clip(1 - ink / np.float32(INK), -1, 1), baselines, reach, 1)
-    near = (cost < 0) & (np.abs(places - off) < NEAR_MM * COARSE)
-    there = maximum_filter1d(near.any(axis=2), BESIDE_MM * COARSE, axis=0)[:, :, None]
-    along = np.maximum(cost, 0) * np.where(there, GAP, NO_GAP)
-    along += AWAY / COARSE * np.abs(places - off)
-    cost *= np.where(there, np.float32(1), NO_GAP)  # print beside a trace is none of it
-    own = _within(own, baselines, places)
-    if count is None:
-        cost = np.maximum(cost, np.where(own, -REWARD, FOREIGN))
-    else:
-        others = _bands(count, baselines, reach, 0) > own
-        along += TAKEN * others
-        cost = np.maximum(cost, np.where(others, TAKEN, -REWARD))
-    return _best_spans(along, cost) + (baselines - reach)[:, None, None]
-
-
-def _closed(there, widest):
-    """Which columns have ink or are in a hole of it: beyond its ends nothing is missing."""
-    return cv2.morphologyEx(there.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((widest, 1))) > 0
-
-
-def _within(spans, baselines, places):
-    """Which of `places`, pixels from its baseline, a row goes along: bool array (width, rows,
-    places); spans: array (rows, width, 2)."""
-    at = places + baselines[:, None].astype(np.float32)
-    return (at >= spans[:, :, :1].swapaxes(0, 1)) & (at <= spans[:, :, 1:].swapaxes(0, 1))
-
-
-def _best_spans(along, cost):
-    """The cheapest way through all columns: int array (rows, width, 2).
-
-    along: float32 array (width, rows, height), of entering a column at a pixel; cost: the same, of
-    each pixel that is gone along in a column
-    """
-    before = np.pad(np.cumsum(cost, axis=2), [(0, 0), (0, 0), (1, 0)])
-    # A way from y to another y' may go on as far above and below both as it gains by that.
-    top = np.maximum.accumulate(before[:, :, :-1], axis=2)
-    bottom = np.minimum.accumulate(before[:, :, :0:-1], axis=2)[:, :, ::-1]
-    left = np.zeros(cost.shape[1:], np.float32)
-    for x in range(len(along)):
-        along[x] += left - left.min(axis=1, keepdims=True)
-        down = bottom[x] + np.minimum.accumulate(along[x] - top[x], axis=1)
-        up = np.minimum.accumulate((along[x] + bottom[x])[:, ::-1], axis=1)[:, ::-1] - top[x]
-        left = np.minimum(up, down)
-    ends = _ends_back(along, top, bottom, left)
-    y = np.arange(cost.shape[2])
-    first = np.maximum.accumulate(np.where(before[:, :, :-1] >= top, y, 0), axis=2)
-    last = np.where(before[:, :, 1:] <= bottom, y, y[-1])[:, :, ::-1]
-    last = np.minimum.accumulate(last, axis=2)[:, :, ::-1]
-    x, rows = np.mgrid[:len(cost), :cost.shape[1]]
-    spans = [first[x, rows, ends.min(axis=2)], last[x, rows, ends.max(axis=2)]]
-    return np.stack(spans, axis=2).swapaxes(0, 1)
-
-
-def _ends_back(entered, top, bottom, cost):
-    """The way that led to the lowest cost: int array (width, rows, 2), the ends in a column."""
-    result = np.zeros((*entered.shape[:2], 2), int)
-    at, rows = cost.argmin(axis=1), np.arange(len(cost))
-    index = np.arange(entered.shape[2])
-    for x in range(len(entered) - 1, -1, -1):
-        result[x, :, 1] = at
-        way = np.where(index <= at[:, None], bottom[x, rows, at][:, None] - top[x],
-                       bottom[x] - top[x, rows, at][:, None])
-        at = (entered[x] + way).argmin(axis=1)
-        result[x, :, 0] = at
-    return result
-
-
-def _cheapest_ways(ink, baselines, levels, spans, px_per_mm):
-    """The cheapest way from left to right near each of `levels`: int array (rows, width, 2).
-
-    levels: float array (rows, width); spans: array (rows, width, 2), as of _explain(), pen and all
-    """
-    reach = int(REACH_MM * px_per_mm)
-    white = _bands(np.maximum(1 - ink / FAINT, 0), baselines, reach, 1)
+    white = np.moveaxis(np.maximum(1 - own / FAINT, 0), 2, 0).copy()
     climbed = np.cumsum(white + UPRIGHT, axis=2)
-    places = np.arange(-reach, reach + 1, dtype=np.float32)
-    off = (levels - baselines[:, None]).T[:, :, None].astype(np.float32)
-    near = (white < 1 - INK) & (np.abs(places - off) < NEAR_MM * px_per_mm)
-    there = _closed(near.any(axis=2), int(BESIDE_MM * px_per_mm))
-    white *= np.where(there, GAP, NO_GAP)[:, :, None]  # print beside a trace is none of it
-    white += ALONG + AWAY / px_per_mm * np.abs(places - off)
-    count = _bands(_count(spans, ink.shape), baselines, reach, 0)
-    white += TAKEN * (count > _within(spans, baselines, places))
+    there = _closed((white < 1 - INK).any(axis=2), int(BESIDE_MM * px_per_mm))
+    white *= np.where(there, GAP, NO_GAP)[:, :, None]
+    off = np.arange(white.shape[2], dtype=np.float32) - white.shape[2] // 2
+    white += ALONG + AWAY / px_per_mm * np.abs(off)
     entered = np.empty_like(white)
     cost = np.zeros(white.shape[1:], np.float32)
     for x in range(len(white)):
@@ -297,7 +172,12 @@ def _cheapest_ways(ink, baselines, levels, spans, px_per_mm):
         up = climbed[x] + np.minimum.accumulate(entered[x] - climbed[x], axis=1)
         down = np.minimum.accumulate((entered[x] + climbed[x])[:, ::-1], axis=1)[:, ::-1]
         cost = np.minimum(up, down - climbed[x])
-    return _way_back(entered, climbed, cost) + (baselines - reach)[:, None, None]
+    return _way_back(entered, climbed, cost)
+
+
+def _closed(there, widest):
+    """Which columns have ink or are in a hole of it: beyond its ends nothing is missing."""
+    return cv2.morphologyEx(there.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((widest, 1))) > 0
 
 
 def _way_back(entered, climbed, cost):
@@ -312,44 +192,50 @@ def _way_back(entered, climbed, cost):
     return result
 
 
-def _bands(values, baselines, reach, outside):
-    """What is `reach` above and below each baseline: array (width, rows, 2 * reach + 1)."""
-    padded = np.pad(values, [(reach, reach), (0, 0)], constant_values=outside)
-    bands = np.stack([padded[at:at + 2 * reach + 1] for at in baselines])
-    return np.ascontiguousarray(np.moveaxis(bands, 2, 0))
+def own_ink(ink, baselines, levels, px_per_mm):
+    """The ink of each row, its baseline in the middle, and what part of the ink it is: two float32
+    arrays (rows, height, width); levels: array (rows, width), y, where each baseline wanders."""
+    apart = np.median(np.diff(baselines)) if len(baselines) > 1 else 0
+    reach, kinds = int(max(REACH_MM * px_per_mm, APART * apart)), parting.KINDS
+    shares = parting.part(ink, levels, reach, px_per_mm)
+    seen, share = np.zeros((2, len(baselines), 2 * reach + 1, ink.shape[1]), np.float32)
+    for row, at in enumerate(baselines):
+        low, high = max(at - reach, 0), min(at + reach + 1, len(ink))
+        if row >= kinds:  # beyond the middle it is another row's of the same kind
+            low = max(low, (at + baselines[row - kinds]) // 2)
+        if row + kinds < len(baselines):
+            high = min(high, (at + baselines[row + kinds]) // 2)
+        there = slice(low - at + reach, high - at + reach)
+        seen[row, there], share[row, there] = ink[low:high], shares[row % kinds, low:high]
+    return np.minimum(seen, parting.DARKEST) * share, share
 
 
-def measure(ink, paths, px_per_mm):
+def measure(own, px_per_mm):
     """The height of each trace, to parts of a pixel.
 
-    paths: as follow()
-    Returns: float array (rows, width), y in pixels, NaN where there is no ink
+    own: as own_ink()
+    Returns: float array (rows, width), y in pixels of `own`, NaN where there is no ink
     """
-    mask = ink > INK
+    return np.stack([_measure(ink, path, px_per_mm)
+                     for ink, path in zip(own, follow(own, px_per_mm))])
+
+
+def _measure(ink, path, px_per_mm):
+    mask, x = ink > INK, np.arange(ink.shape[1])
     y = np.arange(len(ink), dtype=np.int32)[:, None]
     ends = np.diff(np.pad(mask, [(1, 1), (0, 0)]).astype(np.int8), axis=0)
     top = np.maximum.accumulate(np.where(ends[:-1] == 1, y, 0), axis=0)
     bottom = np.minimum.accumulate(np.where(ends[1:] == -1, y, len(ink))[::-1], axis=0)[::-1]
     above = np.maximum.accumulate(np.where(mask, y, -len(ink)), axis=0)
     below = np.minimum.accumulate(np.where(mask, y, 2 * len(ink))[::-1], axis=0)[::-1]
-    x, result = np.arange(ink.shape[1]), []
-    lows, highs = paths.min(axis=2), paths.max(axis=2)
-    for row, path in enumerate(np.clip(paths, 0, len(ink) - 1)):
-        low, high = lows[row] - 1, highs[row] + 1
-        up, down = above[path[:, 1], x], below[path[:, 1], x]
-        there = np.where(path[:, 1] - up <= down - path[:, 1], up, down)
-        good = (there >= low) & (there <= high)
-        there = np.where(good, there, 0)
-        first, last = top[there, x], bottom[there, x]
-        for other in (row - 1, row + 1):  # a run that is a neighbour's, too, is shared
-            if 0 <= other < len(paths):
-                below_it, above_it = lows[other] > high, highs[other] < low
-                last = np.where(below_it, np.minimum(last, (highs[row] + lows[other]) // 2), last)
-                first = np.where(above_it, np.maximum(first, (lows[row] + highs[other]) // 2),
-                                 first)
-        edges = (first - _part(ink, first, -1, x), last + _part(ink, last, 1, x))
-        result.append(_heights(*(np.where(good, edge, np.nan) for edge in edges), px_per_mm))
-    return np.stack(result)
+    low, high = path.min(axis=1) - 1, path.max(axis=1) + 1
+    up, down = above[path[:, 1], x], below[path[:, 1], x]
+    there = np.where(path[:, 1] - up <= down - path[:, 1], up, down)
+    good = (there >= low) & (there <= high)
+    there = np.where(good, there, 0)
+    first, last = top[there, x], bottom[there, x]
+    edges = (first - _part(ink, first, -1, x), last + _part(ink, last, 1, x))
+    return _heights(*(np.where(good, edge, np.nan) for edge in edges), px_per_mm)
 
 
 def _part(ink, at, step, x):
