@@ -82,12 +82,14 @@ def read(ink, px_per_mm):
     if not len(baselines):
         return np.empty((0, ink.shape[1])), np.empty((0, ink.shape[1]))
     levels = np.repeat(baselines[:, None], ink.shape[1], axis=1)
-    own, share = own_ink(ink, baselines, levels, px_per_mm)
+    own, sure = own_ink(ink, baselines, levels, px_per_mm)
     wander = _wander(own, px_per_mm)
     if np.abs(wander).max() > WANDER_MM * px_per_mm:
-        own, share = own_ink(ink, baselines, levels + wander, px_per_mm)
+        del own, sure  # 100 MB of 12 rows
+        own, sure = own_ink(ink, baselines, levels + wander, px_per_mm)
     heights = measure(own, px_per_mm)
-    unsure = heights - measure(own * (share > SURELY), px_per_mm)
+    own *= sure
+    unsure = heights - measure(own, px_per_mm)
     heights += (baselines - own.shape[1] // 2)[:, None]
     moving = [_moves(row, 0.6 * px_per_mm) for row in heights]
     # The first and the last row may be a straight line: the edge of the paper.
@@ -193,12 +195,14 @@ def _way_back(entered, climbed, cost):
 
 
 def own_ink(ink, baselines, levels, px_per_mm):
-    """The ink of each row, its baseline in the middle, and what part of the ink it is: two float32
-    arrays (rows, height, width); levels: array (rows, width), y, where each baseline wanders."""
+    """The ink of each row, its baseline in the middle: float32 array (rows, height, width), and
+    where it is surely its own: bool array; levels: array (rows, width), y, where baselines wander.
+    """
     apart = np.median(np.diff(baselines)) if len(baselines) > 1 else 0
     reach, kinds = int(max(REACH_MM * px_per_mm, APART * apart)), parting.KINDS
     shares = parting.part(ink, levels, reach, px_per_mm)
-    seen, share = np.zeros((2, len(baselines), 2 * reach + 1, ink.shape[1]), np.float32)
+    own = np.zeros((len(baselines), 2 * reach + 1, ink.shape[1]), np.float32)
+    sure = np.zeros(own.shape, bool)
     for row, at in enumerate(baselines):
         low, high = max(at - reach, 0), min(at + reach + 1, len(ink))
         if row >= kinds:  # beyond the middle it is another row's of the same kind
@@ -206,8 +210,10 @@ def own_ink(ink, baselines, levels, px_per_mm):
         if row + kinds < len(baselines):
             high = min(high, (at + baselines[row + kinds]) // 2)
         there = slice(low - at + reach, high - at + reach)
-        seen[row, there], share[row, there] = ink[low:high], shares[row % kinds, low:high]
-    return np.minimum(seen, parting.DARKEST) * share, share
+        share = shares[row % kinds, low:high]
+        own[row, there] = np.minimum(ink[low:high], parting.DARKEST) * share
+        sure[row, there] = share > SURELY
+    return own, sure
 
 
 def measure(own, px_per_mm):
