@@ -23,7 +23,7 @@ from models import device
 from models.parting import build_parting, to_onnx
 from models.weights import Average
 from tests.copies import photo, scan
-from tests.sheets import LAYOUTS, draw_sheet, random_style
+from tests.sheets import LAYOUTS, draw_sheet, pulse_of, random_style, traces_of
 from utils.ecg import records
 from utils.ecg.paper import FLAT, ink, parting
 from utils.ecg.signals import SAMPLES, SAMPLING_RATE
@@ -78,21 +78,11 @@ def lines_of(sheet, signal):
     """The rows of a sheet: list of (y, traces), mm: y is the median; float arrays (n, 2)."""
     style, found = sheet.style, []
     for y in sorted({place.y for place in sheet.places}):
-        places = sorted((place for place in sheet.places if place.y == y), key=lambda each: each.x)
-        traces = [np.stack([
-            place.x + np.arange(place.stop - place.start) / SAMPLING_RATE * style.speed,
-            y - place.sign * style.gain * signal[place.lead, place.start:place.stop]], axis=1)
-            for place in places]
+        places = [place for place in sheet.places if place.y == y]
+        traces = traces_of(signal, style, places)
         level = np.median(np.concatenate(traces)[:, 1])
-        if style.separator == 'joined':
-            traces = [np.concatenate(traces)]
-        if style.pulse != 'none':
-            wide = 0.2 * style.speed
-            x = traces[-1][-1, 0] + 2 + style.speed / SAMPLING_RATE if style.pulse == 'right' else \
-                places[0].x - wide - 3
-            traces.append(np.stack([x + np.array([0, 1, 1, 1 + wide, 1 + wide, 2 + wide]),
-                                    y - style.gain * np.array([0, 0, 1, 1, 0, 0])], axis=1))
-        found.append((level, traces))
+        pulse = [] if style.pulse == 'none' else [pulse_of(style, places)]
+        found.append((level, traces + pulse))
     return found
 
 

@@ -182,17 +182,29 @@ def _draw_grid(axes, style, width, height):
                                  edgecolor=style.ink, linewidth=0.3 * MM, zorder=6))
 
 
-def _draw_traces(axes, signal, style, places):
-    """Of one row, places from left to right."""
+def traces_of(signal, style, places):
+    """The lines of one row, places from left to right: list of float arrays (n, 2), mm."""
     traces = []
     for place in places:
         x = place.x + np.arange(place.stop - place.start) / SAMPLING_RATE * style.speed
         y = place.y - place.sign * style.gain * signal[place.lead, place.start:place.stop]
-        traces.append(np.stack([x, y]))
-    if style.separator == 'joined':
-        traces = [np.concatenate(traces, axis=1)]
-    for x, y in traces:
-        axes.plot(x, y, color=style.ink, linewidth=style.trace_width * MM,
+        traces.append(np.stack([x, y], axis=1))
+    return [np.concatenate(traces)] if style.separator == 'joined' else traces
+
+
+def pulse_of(style, places):
+    """The calibration pulse beside one row: float array (6, 2), mm."""
+    wide, end = 0.2 * style.speed, places[-1]
+    right = end.x + (end.stop - end.start) / SAMPLING_RATE * style.speed + 2
+    x = places[0].x - wide - 3 if style.pulse == 'left' else right
+    return np.stack([x + np.array([0, 1, 1, 1 + wide, 1 + wide, 2 + wide]),
+                     end.y - style.gain * np.array([0, 0, 1, 1, 0, 0])], axis=1)
+
+
+def _draw_traces(axes, signal, style, places):
+    """Of one row, places from left to right."""
+    for trace in traces_of(signal, style, places):
+        axes.plot(*trace.T, color=style.ink, linewidth=style.trace_width * MM,
                   solid_joinstyle='round', zorder=8)
 
 
@@ -211,15 +223,11 @@ def _draw_label(axes, style, place):
 
 def _draw_pulse_and_separators(axes, style, places):
     """Of one row, places from left to right."""
-    y, end = places[0].y, places[-1]
+    y = places[0].y
     line = {'color': style.ink, 'linewidth': style.trace_width * MM, 'zorder': 8,
             'solid_joinstyle': 'miter'}
-    wide = 0.2 * style.speed
     if style.pulse != 'none':
-        right = end.x + (end.stop - end.start) / SAMPLING_RATE * style.speed + 2
-        x = places[0].x - wide - 3 if style.pulse == 'left' else right
-        axes.plot(x + np.array([0, 1, 1, 1 + wide, 1 + wide, 2 + wide]),
-                  y - style.gain * np.array([0, 0, 1, 1, 0, 0]), **line)
+        axes.plot(*pulse_of(style, places).T, **line)
     for place in places[1:]:
         if style.separator == 'ticks':
             axes.plot([place.x] * 2, [y - 4, y + 4], **line)
