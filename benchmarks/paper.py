@@ -2,7 +2,7 @@
 
 A lead is compared at all moments that the sheet shows, but for 40 ms at its ends, after a shift of
 at most 40 ms, to half a millisecond, and without a constant offset; what was not read counts as a
-flat line. A tenth of a mm on paper is 4 ms: half a sample off costs a sharp QRS 6 dB.
+flat line, but for whether it is the right lead. A tenth of a mm on paper is 4 ms: half a sample off costs a sharp QRS 6 dB.
 """
 import collections
 import os
@@ -153,15 +153,16 @@ def score(values, signal, shown):
         if not inner.any() or true.std() < FLAT_MV:
             continue
         padded = np.pad(values[lead], SHIFT, constant_values=np.nan)
-        padded[np.isnan(padded)] = np.nanmedian(padded) if np.isfinite(padded).any() else 0
         at = np.flatnonzero(inner) + SHIFT
+        there = np.isfinite(padded[at])
+        padded[np.isnan(padded)] = np.nanmedian(padded) if there.any() else 0
         nearest, _ = _best_shift(padded, at, true, np.arange(-SHIFT, SHIFT + 1.0))
         _, best = _best_shift(padded, at, true, nearest + FINER)
-        if best.std() == 0:
+        if not there.any() or best[there].std() == 0:
             scores.append(Score(lead, 0.0, 0.0, False))
             continue
         with np.errstate(invalid='ignore'):  # a lead that fell off correlates with nothing
-            alike = np.nan_to_num(np.corrcoef(best, signal[:, inner])[0, 1:])
+            alike = np.nan_to_num(np.corrcoef(best[there], signal[:, inner][:, there])[0, 1:])
         right = alike[lead] > RIGHT and alike[lead] >= alike.max()
         decibels = 10 * np.log10(true.var() / max((best - true).var(), 1e-9))
         scores.append(Score(lead, float(decibels), float(alike[lead]), bool(right)))

@@ -29,7 +29,9 @@ from utils.ecg.paper import FLAT, ink, parting
 from utils.ecg.signals import SAMPLES, SAMPLING_RATE
 from utils.running import files
 
-KINDS = {'clean': 0.35, 'scan': 0.42, 'photo': 0.23}  # parts of the sheets
+KINDS = {'clean': 0.28, 'scan': 0.33, 'photo': 0.18, 'copy': 0.21}  # parts of the sheets
+COPIED = {'clean': lambda sheet, rng: sheet, 'scan': scan, 'photo': photo,
+          'copy': lambda sheet, rng: scan(sheet, rng, ['copy'])}
 PHOTO_DPI = 250
 ABOVE_MM, BELOW_MM = 30, 28  # the first and the last row, what is kept
 INK_STEPS = 200  # of a byte, that are the ink's darkness
@@ -66,7 +68,7 @@ def lay_flat(sheet):
 
 def vary(signal, rng):
     """Often faster and higher: float32 array (12, 5000), mV."""
-    faster = rng.choice([1, rng.uniform(1, 1.4)], p=[0.4, 0.6])
+    faster = rng.choice([1, rng.uniform(1, 1.8)], p=[0.4, 0.6])
     higher = rng.choice([1, rng.uniform(0.8, 1.5)], p=[0.4, 0.6])
     twice = np.concatenate([signal, signal[:, ::-1]], axis=1)
     return np.float32(higher) * np.stack([
@@ -92,13 +94,13 @@ def draw(job):
     cv2.setNumThreads(1)
     rng = np.random.default_rng(number)
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
-    dpi = {'clean': rng.uniform(110, 300), 'scan': rng.uniform(150, 300), 'photo': PHOTO_DPI}[kind]
+    dpi = PHOTO_DPI if kind == 'photo' else rng.uniform(110 if kind == 'clean' else 150, 300)
     style = random_style(rng, str(rng.choice(LAYOUTS)), dpi)
     if rng.random() < 0.7:
         style = replace(style, spacing=max(style.spacing * rng.uniform(0.45, 1), 9))
     signal = vary(records.read_record(record)[0], rng)
     sheet = draw_sheet(signal, style)
-    sheet = {'clean': lambda each, _: each, 'scan': scan, 'photo': photo}[kind](sheet, rng)
+    sheet = COPIED[kind](sheet, rng)
     flat, inside, origin = ink.lay_flat(sheet.picture, lay_flat(sheet), FLAT)
     dark, _ = ink.find_ink(flat, inside, FLAT)
     rows = lines_of(sheet, signal)

@@ -7,12 +7,12 @@ import numpy as np
 from tests.sheets import GRIDS
 
 
-def scan(sheet, rng):
+def scan(sheet, rng, kinds=('colour', 'colour', 'grey', 'copy')):
     """A scan, grey copy or black-and-white copy of a sheet; its resolution stays.
 
     Returns: Sheet
     """
-    kind = rng.choice(['colour', 'colour', 'grey', 'copy'])
+    kind = rng.choice(kinds)
     angle = rng.uniform(-5, 5) if rng.random() < 0.5 else rng.uniform(-1, 1)
     picture, moved = _rotate(sheet.picture, angle, rng.uniform(0.995, 1.005),
                              (255, 255, 255) if rng.random() < 0.7 else (60, 60, 60))

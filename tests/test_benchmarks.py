@@ -59,11 +59,13 @@ def test_paper_scores_what_was_read():
     noisy = signal + rng.normal(0, 0.1, signal.shape) * signal.std(axis=1, keepdims=True)
     late = np.where(shown, np.roll(noisy, 15, axis=1) + 0.5, np.nan)
     late[1, :2000] = np.nan
+    late[2] = np.nan
     signal[3] = -signal[0]
     scores = {score.lead: score for score in paper.score(late, signal, shown)}
     assert sorted(scores) == [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11]
     assert scores[0].decibels == pytest.approx(20, abs=0.5) and scores[0].correlation > 0.99
-    assert scores[1].decibels < 5 and not scores[1].right
+    assert scores[1].decibels < 5 and scores[1].right  # what there is of it
+    assert scores[2].decibels == 0 and not scores[2].right
     assert not scores[3].right and scores[3].correlation < 0.5
 
 

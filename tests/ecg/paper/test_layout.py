@@ -7,7 +7,7 @@ import pytest
 from tests import sheets
 from tests.ecg.paper.test_reading import HEART
 from tests.sheets import Style, draw_sheet
-from utils.ecg.paper import read_sheet
+from utils.ecg.paper import read_sheet, traces
 from utils.ecg.signals import LEADS, NotAnECG
 
 DRAWN = Style(layout='3x4', dpi=150.0, label='below')
@@ -112,6 +112,34 @@ def test_a_strip_of_another_time_is_not_used():
     read = read_sheet(picture)
     assert read.layout == '3 x 4 + II (of another time, not used)'
     assert np.isfinite(read.raw.values).mean() == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.fixture
+def tangle(monkeypatch):
+    """Makes it doubtful which trace is that of a row."""
+    def tangle(row):
+        def read(*args):
+            heights, unsure = traces_read(*args)
+            unsure[row] = heights[row] - np.nanmedian(heights[row])
+            return heights, unsure
+
+        monkeypatch.setattr(traces, 'read', read)
+
+    traces_read = traces.read
+    return tangle
+
+
+def test_a_strip_that_runs_into_others_is_not_used(tangle):
+    tangle(3)
+    read = read_sheet(draw_sheet(HEART, replace(DRAWN, layout='3x4+1')).picture)
+    assert read.layout == '3 x 4 + row 4 (runs into other rows, not used)'
+    assert np.isfinite(read.raw.values).mean() == pytest.approx(0.25, abs=0.01)
+
+
+def test_a_lead_that_runs_into_others_is_refused(tangle):
+    tangle(1)
+    with pytest.raises(NotAnECG, match='a sheet on which (II|aVL|V2|V5) runs into other rows'):
+        read_sheet(draw_sheet(HEART, DRAWN).picture)
 
 
 def test_columns_that_nothing_shows_are_refused(draw_unnamed):

@@ -27,7 +27,8 @@ def spikes(x, at, size, width=10):
 
 
 def read(rows):
-    return traces.read(draw(rows), PX)
+    ink = draw(rows)
+    return traces.read(ink, np.zeros(ink.shape, bool), PX)
 
 
 def test_spikes_are_followed_to_their_tips():
@@ -51,16 +52,14 @@ def test_strokes_that_cross_stay_with_their_rows():
         assert np.sqrt(np.mean((heights - true)[20:-20] ** 2)) < 0.3 * true.std()
 
 
-def test_leads_that_may_be_cut_are_named_and_those_that_nobody_knows_refused():
-    heights = np.stack([200 + spikes(np.arange(1600.0), 0, 50)] * 2)
-    unsure = np.zeros(heights.shape)
-    stretches = [('V1', 0, 0, 100), ('-aVR', 0, 100, 200), ('V2', 1, 0, 200)]
-    assert traces.unsure_leads(heights, unsure, stretches, PX) == set()
-    unsure[0, 895:906] = 10  # a tip in four
-    assert traces.unsure_leads(heights, unsure, stretches, PX) == {'aVR'}
-    unsure[1] = heights[1] - 200
-    with pytest.raises(NotAnECG, match='a sheet on which V2 runs into other rows'):
-        traces.unsure_leads(heights, unsure, stretches, PX)
+def test_a_tip_that_may_be_cut_is_in_doubt():
+    row = 200 + spikes(np.arange(1600.0), 0, 50)
+    unsure = np.zeros(row.shape)
+    assert traces.doubt(row, unsure, (0, 100), PX) == 0
+    unsure[895:906] = 10
+    assert traces.doubt(row, unsure, (0, 100), PX) == 0
+    assert traces.UNSURE < traces.doubt(row, unsure, (100, 200), PX) < traces.TANGLED
+    assert traces.doubt(row, row - 200, (100, 200), PX) > 0.9
 
 
 def test_a_trace_that_no_row_goes_along_is_refused():

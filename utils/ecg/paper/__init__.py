@@ -102,13 +102,13 @@ def read_sheet(picture, page=1, drawn=None):
                        f'{found.px_per_mm:.1f} pixels a mm, expected 4 or more: a sheet is 1200 '
                        'pixels wide then; scan or photograph it anew')
     flat, inside, origin = ink.lay_flat(picture, found, FLAT)
-    dark, hides = ink.find_ink(flat, inside, FLAT)
+    dark, hidden = ink.find_ink(flat, inside, FLAT)
+    hides = hidden.any()
     exact = drawn and _read_lines(drawn.moved(_to_flat(found, origin, drawn.px_per_mm)), dark)
-    turn, (heights, unsure, frame, placed) = exact or _read_turned(dark)
+    turn, (heights, frame, placed) = exact or _read_turned(dark, hidden)
     if hides and not exact and placed.broken > CERTAIN:
         raise NotAnECG(HIDING + ', so that they cannot be followed for certain; copy it anew, in '
                        'grey or in colours')
-    unsure = traces.unsure_leads(heights, unsure, placed.stretches, FLAT)
     lines = [(lead, found.pixels(_on_flat(heights[row], (start, end), dark.shape, turn) / FLAT
                                  + origin)) for lead, row, start, end in placed.stretches]
     values, shown = placed.values, np.isfinite(placed.values)
@@ -118,10 +118,9 @@ def read_sheet(picture, page=1, drawn=None):
     if hides and not exact:
         raw.notes.append(HIDING + ': what it hides is a guess; compare with the picture in the '
                          'report')
-    if unsure:
-        raw.notes.append(f'traces touch in {", ".join(sorted(unsure, key=LEADS.index))}: a QRS '
-                         "there may be cut, or be another row's; compare with the picture in the "
-                         'report')
+    if placed.unsure:
+        raw.notes.append(f'traces touch in {", ".join(placed.unsure)}: a QRS there may be cut, or '
+                         "be another row's; compare with the picture in the report")
     return Sheet(raw, placed.name, found.px_per_mm, frame.mm_per_s, frame.mm_per_mv,
                  rotation, picture, lines, page)
 
@@ -139,7 +138,7 @@ def _has_grid(picture):
     return found is not None and found.px_per_mm >= COARSEST
 
 
-def _read_turned(dark):
+def _read_turned(dark, hidden):
     """(how often it has to be turned by 90 degrees, what _read_traces() then gives).
 
     What is not upright must keep the laws well, as V4 to V6 nearly keep Cabrera's, and have names
@@ -148,8 +147,9 @@ def _read_turned(dark):
     found, problems = [], []
     for turn in (0, 2) if ink.is_level(dark, FLAT) else (1, 3):
         try:
-            found.append((turn, _read_traces(np.rot90(dark, turn))))
-            _, _, frame, placed = found[-1][1]
+            found.append((turn, _read_traces(*(
+                np.ascontiguousarray(np.rot90(each, turn)) for each in (dark, hidden)))))
+            _, frame, placed = found[-1][1]
             if _is_certain(frame, placed) or not turn and placed.broken < CERTAIN:
                 return found[-1]
         except NotAnECG as error:
@@ -174,7 +174,7 @@ def _read_lines(drawn, dark):
             if not turn:  # a picture of it would be read no better
                 raise
             continue
-        if not turn or _is_certain(*found[2:]):
+        if not turn or _is_certain(*found[1:]):
             return turn, found
     return None
 
@@ -193,14 +193,14 @@ def _place_lines(fine, dark, drawn):
     frame = layout.find_frame(dark, heights, vectors.scale_of(drawn.text), FLAT)
     signs = layout.Signs(*(np.repeat(each, FINE, axis=1) for each in frame.signs))
     frame = frame._replace(signs=signs)
-    placed = layout.place(fine, frame, names, FLAT * FINE)
+    placed = layout.place(fine, np.zeros(fine.shape), frame, names, FLAT * FINE)
     ends = [(row, at) for _, row, start, end in placed.stretches for at in (start, end - WHITE_MM)]
     white = [np.isnan(heights[row, max(int(at * FLAT), 0):int((at + WHITE_MM) * FLAT)]).all()
              for row, at in ends]
     if sum(white) > 2:
         raise NotAnECG('a sheet with white between its columns of leads, expected one right behind '
                        'the other: their times would be wrong')
-    return heights, np.zeros(heights.shape), frame, placed
+    return heights, frame, placed
 
 
 def _to_flat(found, origin, true):
@@ -216,19 +216,18 @@ def _to_flat(found, origin, true):
     return lambda places: places @ matrix[:2] + matrix[2]
 
 
-def _read_traces(dark):
-    """What stands on a sheet that is upright: (heights and unsure of traces.read(), Frame,
-    Placed)."""
-    dark = np.ascontiguousarray(dark)
-    heights, unsure = traces.read(dark, FLAT)
+def _read_traces(dark, hidden):
+    """What stands on a sheet that is upright: (heights as traces.read(), Frame, Placed)."""
+    heights, unsure = traces.read(dark, hidden, FLAT)
     if not len(heights):
         raise NotAnECG(NO_TRACE)
     words = labels.read_words(dark, heights, FLAT)
     frame = layout.find_frame(labels.without_words(dark, words, FLAT), heights,
                               labels.scale_of(words), FLAT)
-    placed = layout.place(heights, frame, [word for word in words if word.lead], FLAT)
+    names = [word for word in words if word.lead]
+    placed = layout.place(heights, unsure, frame, names, FLAT)
     traces.refuse_unexplained(dark, heights, placed.span, FLAT)
-    return heights, unsure, frame, placed
+    return heights, frame, placed
 
 
 def _on_flat(row, span, shape, turn):

@@ -48,8 +48,8 @@ def find_ink(flat, inside, px_per_mm):
     """How much ink there is at each pixel.
 
     flat, inside: as lay_flat() gives them
-    Returns: (ink, hides): float32 array (height, width), 0 paper and grid, 1 ink; bool, whether a
-        grid that is as black as the ink hides some of it
+    Returns: (ink, hidden): float32 array (height, width), 0 paper and grid, 1 ink; bool array
+        (height, width), where a grid that is as black as the ink hides whether there is some
     """
     dark = _darkness(flat, px_per_mm)
     grey = dark.sum(axis=2)
@@ -61,9 +61,9 @@ def find_ink(flat, inside, px_per_mm):
     weights = np.linalg.solve(spread, ink)
     found = dark @ (weights / (weights @ ink)).astype(np.float32)
     inside = inside & ~_is_thick(found, px_per_mm)
-    found, hides = _without_lines(found * inside, inside, px_per_mm)
+    found, hidden = _without_lines(found * inside, inside, px_per_mm)
     found *= inside
-    return found * ~_is_frame(found, px_per_mm), hides
+    return found * ~_is_frame(found, px_per_mm), hidden
 
 
 def is_level(ink, px_per_mm):
@@ -112,7 +112,7 @@ def _without_lines(found, inside, px_per_mm):
     width), inside: bool array of that shape.
 
     Where that is as dark as ink nobody sees whether there is ink, too: there is where it goes on
-    on both sides. Returns: (the ink, whether the grid is so dark)
+    on both sides. Returns: (the ink, where that is not seen)
     """
     height, width = (side // (5 * px_per_mm) * 5 * px_per_mm for side in found.shape)
     seen, weight = found[:height, :width], inside[:height, :width].astype(np.float32)
@@ -120,9 +120,11 @@ def _without_lines(found, inside, px_per_mm):
     hides = (known < KNOWN).mean() > HIDES
     weight[known * ink > 0.5] = 0  # that is no grid
     ink, known = _beside_grid(seen, weight, hides, px_per_mm)
-    result = found.copy()
+    result, hidden = found.copy(), np.zeros(found.shape, bool)
+    if hides:
+        hidden[:height, :width] = (known < KNOWN) & (seen > 0.5)
     result[:height, :width] = _uncover(seen, ink, known, px_per_mm) if hides else ink
-    return result, hides
+    return result, hidden
 
 
 def _uncover(seen, ink, known, px_per_mm):

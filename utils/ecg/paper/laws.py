@@ -21,6 +21,7 @@ UNLIKE, BETTER = 0.2, 0.9  # what unlike beats count; part that rows exchanged m
 # Part by which a strip may differ from its lead; and if it bears the lead's name, or differs from
 # all others by so many times as much. What is of another time differs from all leads.
 OTHER, CLEARLY = (0.3, 0.4), 1.6
+SPOILT_STRIP = 0.5  # below which it is of this ECG, though nothing says which lead
 ELSEWHEN, ALIKE, BEAT = 0.75, 0.93, 1.2  # then s of it are alike at another time
 BLOCKS = 8  # parts of a strip that are levelled
 SHIFTS = np.arange(-8, 9, 2)  # samples that each of them may be shifted by
@@ -121,23 +122,25 @@ def _differing(off, size, every):
 
 
 def lead_of(strip, values, named):
-    """The lead that a strip is, '' if none, and the samples it is shifted by, or None if it is of
-    another time; named: the lead whose name it bears, or None."""
+    """The lead that a strip is, the samples it is shifted by, and in words why it is of no use; None
+    where it is like no lead at all; named: the lead whose name it bears, or None."""
     leads = _by_the_law(values)
     different, shifts = np.array([_difference(lead, strip) for lead in leads]).T
     likely = [STRIPS.get(lead, 1) * (0.5 if lead == named else 1) for lead in LEADS]
     best = int(np.argmin(different * likely))
     clear = named == LEADS[best] or np.partition(different, 1)[1] > CLEARLY * different[best]
     if different[best] < OTHER[bool(clear)]:
-        return LEADS[best], int(shifts[best])
+        return LEADS[best], int(shifts[best]), ''
+    if different.min() < SPOILT_STRIP:
+        return named, 0, 'like no lead for certain'
     if different.min() > ELSEWHEN:
         alike = {lead: max((_likeness(_slower(beat)[None], _slower(strip)[None])
                             for beat in _beats(shown)), default=0)
                  for lead, shown in zip(LEADS, leads) if lead not in STRIPS}
         lead = max(alike, key=alike.get)
         if alike[lead] > ALIKE and named in (None, lead):
-            return lead, None
-    return '', None
+            return lead, 0, 'of another time'
+    return None
 
 
 def _beats(lead):

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from utils.ecg.paper import labels, laws
+from utils.ecg.paper import labels, laws, traces
 from utils.ecg.signals import LEADS, SAMPLES, SAMPLING_RATE, NotAnECG
 
 CABRERA = ('aVL', 'I', '-aVR', 'II', 'aVF', 'III', *LEADS[6:])
@@ -86,12 +86,14 @@ class Placed(NamedTuple):
 
     values: float64 array (12, 5000), mV, NaN where a lead is not shown; name: str, of the layout
     stretches: list of (lead, row, start, end), mm of the flat sheet
+    unsure: list of str, leads of which a part may be another row's
     known: str, what says which lead is which; named: int, names that say it; broken: float, part
     of the limb leads' laws
     """
     values: np.ndarray
     name: str
     stretches: list
+    unsure: list
     known: str = ''
     named: int = 0
     broken: float = 0.0
@@ -333,10 +335,11 @@ def _off(value, those):
     return min(abs(np.log(value / each)) for each in those)
 
 
-def place(heights, frame, names, px_per_mm):
+def place(heights, unsure, frame, names, px_per_mm):
     """Find the layout.
 
-    heights: float array (rows, width), y in pixels; frame: Frame; names: list of labels.Word
+    heights, unsure: float arrays (rows, width), pixels, as traces.read(); frame: Frame; names: list
+        of labels.Word
     Returns: Placed, what agrees best with the laws and with the names
     Raises: NotAnECG
     """
@@ -374,10 +377,10 @@ def place(heights, frame, names, px_per_mm):
     if order.frame.inner < SHOWN and order.lead_rows == 3:  # of six, the laws say it better
         raise NotAnECG(f'a sheet as {order.name} on which no line, gap or name shows that '
                        'other leads begin within the rows; is it cut off?')
-    return _place_as(order, heights, px_per_mm)
+    return _place_as(order, heights, unsure, px_per_mm)
 
 
-def _place_as(order, heights, px_per_mm):
+def _place_as(order, heights, unsure, px_per_mm):
     """What a sheet shows, and what its names say of that: Placed."""
     cells, name = order.cells, order.name
     read = [(lead, index) for lead, index in order.beside if index < len(cells)]
@@ -387,7 +390,8 @@ def _place_as(order, heights, px_per_mm):
     right = [index for lead, index in read if lead == cells[index][0].lstrip('-')]
     strips = {index - len(cells) + order.lead_rows: lead for lead, index in order.beside
               if index >= len(cells)}
-    placed = _assemble(heights, order._replace(name=name, cells=cells), px_per_mm, strips)
+    placed = _assemble((heights, unsure), order._replace(name=name, cells=cells), px_per_mm,
+                       strips)
     wrong = _wrong(cells, read)
     known = f'{len(right)} names of leads read, which agree' if len(right) >= FEW else \
         'the names of the leads could not be read: their usual order is taken for granted'
@@ -484,38 +488,52 @@ def _read(row, span, count, frame, px_per_mm):
     return (np.nanmedian(values) - values) / px_per_mm / frame.mm_per_mv
 
 
-def _assemble(heights, order, px_per_mm, named):
-    """Placed out of the cells and the strips below them; named: {row of a strip: lead}."""
-    name, cells, lead_rows, _, frame, *_ = order
+def _assemble(traced, order, px_per_mm, named):
+    """Placed out of the cells and the strips below them; traced: (heights, unsure); named: {row of
+    a strip: lead}."""
+    heights, unsure = traced
     values = np.full((len(LEADS), SAMPLES), np.nan)
-    stretches = []
-    for lead, row, start, end, first, cell in cells:
-        sign = -1 if lead.startswith('-') else 1
-        values[LEADS.index(lead.lstrip('-')), first:first + len(cell)] = sign * cell
-        stretches.append((lead, row, start, end))
-    strips = []
-    for row in range(lead_rows, len(heights)):
-        strip = np.full(SAMPLES, np.nan)
-        later = order.shear * (row - (len(heights) - 1) / 2)
-        span = frame.start + later, frame.end + later
-        count = round(frame.length / frame.mm_per_s * SAMPLING_RATE)
-        strip[:count] = _read(heights[row], span, count, frame, px_per_mm)
-        lead, shift = laws.lead_of(strip, values, named.get(row))
-        if not lead:
-            raise NotAnECG(f'a sheet as {name} whose row {row + 1}, a rhythm strip, is like none '
-                           'of its leads; are there two ECGs on it?')
-        if shift is None:
-            strips.append(f'{lead} (of another time, not used)')
-            continue
-        strips.append(lead)
-        strip = np.roll(strip, shift)
-        shown = values[LEADS.index(lead)]
-        level = np.nanmedian(shown - strip)
-        shown[:] = np.where(np.isfinite(shown), shown, strip + level)
-        stretches.append((lead, row, *span))
-    name += f' + {", ".join(strips)}' if strips else ''
+    stretches, doubts = [], {}
+    for name, row, start, end, first, cell in order.cells:
+        sign, lead = (-1, name[1:]) if name.startswith('-') else (1, name)
+        values[LEADS.index(lead), first:first + len(cell)] = sign * cell
+        stretches.append((name, row, start, end))
+        doubts[lead] = traces.doubt(heights[row], unsure[row], (start, end), px_per_mm)
+    tangled = max(doubts, key=doubts.get)
+    if doubts[tangled] > traces.TANGLED:
+        raise NotAnECG(f'a sheet on which {tangled} runs into other rows, so that nobody knows '
+                       'which trace is whose; print it with fewer mm for a mV or in another layout')
+    placed = Placed(values, order.name, stretches,
+                    [lead for lead in LEADS if doubts[lead] > traces.UNSURE])
+    strips = [_use_strip(row, traced, order, placed, named.get(row), px_per_mm)
+              for row in range(order.lead_rows, len(heights))]
+    name = order.name + (f' + {", ".join(strips)}' if strips else '')
     missing = [lead for lead, row in zip(LEADS, values)
                if np.isfinite(row).sum() < LEAST_S * SAMPLING_RATE]
     if missing:
         raise NotAnECG(f'a sheet as {name} without {", ".join(missing)}, expected all twelve leads')
-    return Placed(values, name, stretches)
+    return placed._replace(name=name)
+
+
+def _use_strip(row, traced, order, placed, named, px_per_mm):
+    """Complete a lead with a rhythm strip, and say which: str; what is `placed` changes."""
+    heights, unsure = (each[row] for each in traced)
+    frame, later = order.frame, order.shear * (row - (len(traced[0]) - 1) / 2)
+    span = frame.start + later, frame.end + later
+    strip, count = np.full(SAMPLES, np.nan), round(frame.length / frame.mm_per_s * SAMPLING_RATE)
+    strip[:count] = _read(heights, span, count, frame, px_per_mm)
+    found = laws.lead_of(strip, placed.values, named)
+    if traces.doubt(heights, unsure, span, px_per_mm) > traces.TANGLED:
+        found = named, 0, 'runs into other rows'
+    if found is None:
+        raise NotAnECG(f'a sheet as {order.name} whose row {row + 1}, a rhythm strip, is like none '
+                       'of its leads; are there two ECGs on it?')
+    lead, shift, useless = found
+    if useless:
+        return f'{lead or f"row {row + 1}"} ({useless}, not used)'
+    strip = np.roll(strip, shift)
+    shown = placed.values[LEADS.index(lead)]
+    level = np.nanmedian(shown - strip)
+    shown[:] = np.where(np.isfinite(shown), shown, strip + level)
+    placed.stretches.append((lead, row, *span))
+    return lead

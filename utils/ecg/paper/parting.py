@@ -15,17 +15,18 @@ KINDS = 3  # of rows: those that are further apart do not meet
 MARK_MM = 15  # from a baseline, where its mark ends
 DARKEST = 1.275  # ink, as the network has learnt it
 LEAST = 0.15  # likelihood of what is a trace's
+SURELY = 0.8  # share of the ink from which on it is a row's own for certain
 STEP = 32  # pixels, of which the sides are multiples
 
 
-def part(ink, levels, around, px_per_mm):
-    """How much of the ink is each row's trace's.
+def part(ink, hidden, levels, around, px_per_mm):
+    """The ink of each row's trace; where that is hidden, how likely there is some.
 
-    ink: float32 array (height, width), as ink.find_ink(), 8 pixels a mm
+    ink, hidden: arrays (height, width), as ink.find_ink(), 8 pixels a mm
     levels: array (rows, width), y of each row's baseline, from above
     around: int, pixels above the first and below the last row that are looked at
-    Returns: float32 array (3, height, width), 0 to 1, of row 0, 3, 6 ..., of 1, 4 ... and of 2,
-        5 ...; 1 of each where they cross
+    Returns: (parted, surely): float32 array (3, height, width), of row 0, 3, 6 ..., of 1, 4 ... and
+        of 2, 5 ..., of each where they cross; bool array of that shape, where it is so for certain
     """
     low = max(int(levels.min() - around), 0)
     high = min(int(levels.max() + around), len(ink))
@@ -38,9 +39,12 @@ def part(ink, levels, around, px_per_mm):
     network.setInput(np.concatenate([to_blocks(seen[None]), marked])[None])
     found = from_blocks(network.forward()[0])[:, :high - low, :ink.shape[1]]
     most = found.max(axis=0)
-    shares = np.zeros((KINDS, *ink.shape), np.float32)
-    shares[:, low:high] = (most > LEAST) * found / np.maximum(most, LEAST)
-    return shares
+    shares = (most > LEAST) * found / np.maximum(most, LEAST)
+    parted, surely = (np.zeros((KINDS, *ink.shape), kind) for kind in (np.float32, bool))
+    surely[:, low:high] = shares > SURELY
+    parted[:, low:high] = np.where(hidden[low:high], found,
+                                   np.minimum(ink[low:high], DARKEST) * shares)
+    return parted, surely
 
 
 def marks(levels, height, px_per_mm):

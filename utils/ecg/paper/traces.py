@@ -26,9 +26,7 @@ ALONG, UPRIGHT = np.float32(0.01), np.float32(0.003)  # costs of a pixel of ink
 AWAY = np.float32(0.002)  # cost of a mm from the baseline
 GAP = np.float32(4)  # cost of a pixel without ink, along; 1 upright
 NO_GAP, BESIDE_MM = np.float32(0.02), 5  # where a row has no ink within these mm
-SURELY = 0.8  # share of the ink from which on it is a row's own for certain
-# Part of a lead, by its square, that differs by this where it may be wrong, and where it mostly is.
-UNSURE, TANGLED = 0.02, 0.1
+UNSURE, TANGLED = 0.02, 0.1  # doubt of what may be wrong, and of what mostly is
 ENDS_MM = 2  # of a lead, where a line between leads may stand
 # Width, with its edges, of what is a row's; width and height of what is no print, if it is none's.
 OWN_MM, UNEXPLAINED_MM = 1.4, (25, 4)
@@ -71,10 +69,10 @@ def find_rows(ink, px_per_mm):
     return peaks[covered > COVERED * covered.max()]
 
 
-def read(ink, px_per_mm):
+def read(ink, hidden, px_per_mm):
     """Read the traces.
 
-    ink: float32 array (height, width), as ink.find_ink()
+    ink, hidden: arrays (height, width), as ink.find_ink()
     Returns: (heights, unsure): two float arrays (rows, width), of no rows where there are none: as
         measure(), and how much higher it is than with only what surely is a row's ink
     """
@@ -82,11 +80,11 @@ def read(ink, px_per_mm):
     if not len(baselines):
         return np.empty((0, ink.shape[1])), np.empty((0, ink.shape[1]))
     levels = np.repeat(baselines[:, None], ink.shape[1], axis=1)
-    own, sure = own_ink(ink, baselines, levels, px_per_mm)
+    own, sure = own_ink(ink, hidden, baselines, levels, px_per_mm)
     wander = _wander(own, px_per_mm)
     if np.abs(wander).max() > WANDER_MM * px_per_mm:
         del own, sure  # 100 MB of 12 rows
-        own, sure = own_ink(ink, baselines, levels + wander, px_per_mm)
+        own, sure = own_ink(ink, hidden, baselines, levels + wander, px_per_mm)
     heights = measure(own, px_per_mm)
     own *= sure
     unsure = heights - measure(own, px_per_mm)
@@ -116,25 +114,16 @@ def _moves(row, least):
     return len(row) > 0 and np.ptp(np.percentile(row, [3, 97])) > least
 
 
-def unsure_leads(heights, unsure, stretches, px_per_mm):
-    """The leads whose traces may be another row's in part.
+def doubt(row, unsure, span, px_per_mm):
+    """The part of a trace, by its square, that may be another row's.
 
-    heights, unsure: as read(); stretches: as layout.Placed
-    Returns: set of str
-    Raises: NotAnECG where a lead would be another one
+    row, unsure: float arrays (width,), one of read(); span: mm from and to which it goes
     """
-    found = set()
-    for lead, row, start, end in stretches:
-        part = slice(max(int((start + ENDS_MM) * px_per_mm), 0), int((end - ENDS_MM) * px_per_mm))
-        size, apart = (np.nansum((each - np.nanmedian(each)) ** 2)
-                       for each in (heights[row, part], unsure[row, part]))
-        if apart > TANGLED * size:
-            raise NotAnECG(f'a sheet on which {lead} runs into other rows, so that nobody knows '
-                           'which trace is whose; print it with fewer mm for a mV or in another '
-                           'layout')
-        if apart > UNSURE * size:
-            found.add(lead.lstrip('-'))
-    return found
+    part = slice(max(int((span[0] + ENDS_MM) * px_per_mm), 0),
+                 int((span[1] - ENDS_MM) * px_per_mm))
+    size, apart = (np.nansum((each[part] - np.nanmedian(each[part])) ** 2)
+                   for each in (row, unsure))
+    return apart / max(size, 1e-9)
 
 
 def refuse_unexplained(ink, heights, span, px_per_mm):
@@ -194,13 +183,13 @@ def _way_back(entered, climbed, cost):
     return result
 
 
-def own_ink(ink, baselines, levels, px_per_mm):
+def own_ink(ink, hidden, baselines, levels, px_per_mm):
     """The ink of each row, its baseline in the middle: float32 array (rows, height, width), and
     where it is surely its own: bool array; levels: array (rows, width), y, where baselines wander.
     """
     apart = np.median(np.diff(baselines)) if len(baselines) > 1 else 0
     reach, kinds = int(max(REACH_MM * px_per_mm, APART * apart)), parting.KINDS
-    shares = parting.part(ink, levels, reach, px_per_mm)
+    parted, surely = parting.part(ink, hidden, levels, reach, px_per_mm)
     own = np.zeros((len(baselines), 2 * reach + 1, ink.shape[1]), np.float32)
     sure = np.zeros(own.shape, bool)
     for row, at in enumerate(baselines):
@@ -210,9 +199,8 @@ def own_ink(ink, baselines, levels, px_per_mm):
         if row + kinds < len(baselines):
             high = min(high, (at + baselines[row + kinds]) // 2)
         there = slice(low - at + reach, high - at + reach)
-        share = shares[row % kinds, low:high]
-        own[row, there] = np.minimum(ink[low:high], parting.DARKEST) * share
-        sure[row, there] = share > SURELY
+        own[row, there] = parted[row % kinds, low:high]
+        sure[row, there] = surely[row % kinds, low:high]
     return own, sure
 
 
