@@ -12,9 +12,7 @@ AGREE = 0.1  # part by which a grid's scale may differ from that of the pulses, 
 PAGE = '#page='
 NO_TRACE = 'a picture with a grid and no trace on it, expected an ECG'
 SIDEWAYS = 'a sheet that lies on its side and cannot be read for certain; turn the picture'
-HIDING = 'a sheet whose grid is as black as its traces'
-# Part of the limb leads that may not follow from one another on what is turned, or partly hidden.
-CERTAIN = 0.1
+CERTAIN = 0.1  # part of the limb leads that may not follow from one another on what is turned
 FLAT = 8  # pixels a mm of the sheet laid flat
 FINE = 5  # parts of those at which lines of a PDF are read: samples are further apart
 WHITE_MM = 3  # of white at an end of a lead, by which its time would be wrong
@@ -103,21 +101,17 @@ def read_sheet(picture, page=1, drawn=None):
                        'pixels wide then; scan or photograph it anew')
     flat, inside, origin = ink.lay_flat(picture, found, FLAT)
     dark, hidden = ink.find_ink(flat, inside, FLAT)
-    hides = hidden.any()
     exact = drawn and _read_lines(drawn.moved(_to_flat(found, origin, drawn.px_per_mm)), dark)
     turn, (heights, frame, placed) = exact or _read_turned(dark, hidden)
-    if hides and not exact and placed.broken > CERTAIN:
-        raise NotAnECG(HIDING + ', so that they cannot be followed for certain; copy it anew, in '
-                       'grey or in colours')
     lines = [(lead, found.pixels(_on_flat(heights[row], (start, end), dark.shape, turn) / FLAT
                                  + origin)) for lead, row, start, end in placed.stretches]
     values, shown = placed.values, np.isfinite(placed.values)
     rotation = (found.rotation + 90 * turn + 180) % 360 - 180
     raw = Raw(values, list(LEADS), SAMPLING_RATE, ['mV'] * len(LEADS),
               [_describe(placed, frame, found, rotation) + EXACT * bool(exact)], shown)
-    if hides and not exact:
-        raw.notes.append(HIDING + ': what it hides is a guess; compare with the picture in the '
-                         'report')
+    if hidden.any() and not exact:
+        raw.notes.append('a grid as black as the traces: what it hides is a guess; compare with '
+                         'the picture in the report')
     if placed.unsure:
         raw.notes.append(f'traces touch in {", ".join(placed.unsure)}: a QRS there may be cut, or '
                          "be another row's; compare with the picture in the report")

@@ -406,7 +406,7 @@ def _try_order(heights, frame, names, shape, cabrera, px_per_mm):
     for each in sorted(SHEARS / max(shape[0] - 1, 1), key=abs):
         if abs(each) / 100 >= broken:
             break
-        sheared = _cells(heights, frame, shape, leads, px_per_mm, each)
+        sheared = _cells(heights, frame, shape, leads[:6], px_per_mm, each)
         broken, shear = min((broken, shear),
                             (laws.broken(sheared, shape[0]) + abs(each) / 100, each))
     cells = _cells(heights, frame, shape, leads, px_per_mm, shear)
@@ -459,17 +459,17 @@ def _as_named(cells, read):
 
 
 def _cells(heights, frame, shape, names, px_per_mm, shear=0.0):
-    """The stretches of the leads: list of (name, row, start, end, first sample, values in mV)."""
+    """The stretches of leads, `names` in the order of columns: list of (name, row, start, end,
+    first sample, values in mV)."""
     lead_rows, columns = shape
     length = (frame.end - frame.start) / columns
     count = round(frame.length / columns / frame.mm_per_s * SAMPLING_RATE)
     cells = []
-    for column in range(columns):
-        for row in range(lead_rows):
-            start = frame.start + column * length + shear * (row - (len(heights) - 1) / 2)
-            values = _read(heights[row], (start, start + length), count, frame, px_per_mm)
-            cells.append((names[column * lead_rows + row], row, start, start + length,
-                          column * count, values))
+    for index, name in enumerate(names):
+        column, row = divmod(index, lead_rows)
+        start = frame.start + column * length + shear * (row - (len(heights) - 1) / 2)
+        values = _read(heights[row], (start, start + length), count, frame, px_per_mm)
+        cells.append((name, row, start, start + length, column * count, values))
     return cells
 
 

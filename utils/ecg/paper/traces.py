@@ -19,9 +19,9 @@ TIP_MM = 0.8  # height of a tip that is kept, even where two steep lines have be
 CLOSE_MM = 0.7  # holes in a copy, where the trace was on a line of the grid
 ENOUGH_MM = 400  # of such pieces, on a sheet of which most is connected
 STEEP_MM = 1.3  # a run of ink in a column that is higher is no baseline
-REACH_MM, APART = 32, 1.1  # that a trace may go up and down from its baseline; of rows' distance
+REACH_MM, APART = 32, 1.6  # that a trace may go up and down from its baseline; of rows' distance
 COVERED = 0.55  # of the columns of the longest row that another row has ink in
-CLOSEST_MM = 7  # rows are not nearer
+CLOSEST_MM, SAME = 7, 0.4  # rows are not nearer; of rows' distance, peaks are the same row's
 ALONG, UPRIGHT = np.float32(0.01), np.float32(0.003)  # costs of a pixel of ink
 AWAY = np.float32(0.002)  # cost of a mm from the baseline
 GAP = np.float32(4)  # cost of a pixel without ink, along; 1 upright
@@ -43,20 +43,13 @@ def find_rows(ink, px_per_mm):
     mask = (ink > INK).astype(np.uint8)
     hole = np.ones((1, int(CLOSE_MM * px_per_mm)), np.uint8)
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, hole)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
-    wide = stats[:, cv2.CC_STAT_WIDTH] >= PIECE_MM * px_per_mm
-    wide[0] = False
-    if stats[wide, cv2.CC_STAT_WIDTH].sum() > ENOUGH_MM * px_per_mm:  # else all is in pieces
-        mask = wide[labels].astype(np.uint8)
-    tall = cv2.morphologyEx(mask, cv2.MORPH_OPEN,
-                            np.ones((int(STEEP_MM * px_per_mm), 1), np.uint8))
-    flat = mask & ~tall
-    profile = gaussian_filter1d(flat.sum(axis=1).astype(float), 1.3 * px_per_mm)
+    profile = gaussian_filter1d(_flat(mask, px_per_mm).sum(axis=1).astype(float), 1.3 * px_per_mm)
     profile = np.maximum(profile - np.median(profile), 0)
     if not profile.any():
         return np.array([], int)
     peaks, _ = find_peaks(profile, height=0.2 * profile.max(), prominence=0.1 * profile.max(),
                           distance=CLOSEST_MM * px_per_mm)
+    peaks = _one_each(peaks)
     between = np.median(np.diff(peaks)) if len(peaks) > 2 else 0
     lost = [(one + next_one) // 2 for one, next_one in zip(peaks, peaks[1:])  # it wanders too much
             if 1.75 * between < next_one - one < 2.25 * between]
@@ -67,6 +60,30 @@ def find_rows(ink, px_per_mm):
     half = int(min(max(between, CLOSEST_MM * px_per_mm), 20 * px_per_mm) / 2)
     covered = np.array([mask[max(at - half, 0):at + half].any(axis=0).sum() for at in peaks])
     return peaks[covered > COVERED * covered.max()]
+
+
+def _flat(mask, px_per_mm):
+    """What may be a baseline: level, and wide where all is not in pieces."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    wide = stats[:, cv2.CC_STAT_WIDTH] >= PIECE_MM * px_per_mm
+    wide[0] = False
+    if stats[wide, cv2.CC_STAT_WIDTH].sum() > ENOUGH_MM * px_per_mm:
+        mask = wide[labels].astype(np.uint8)
+    tall = cv2.morphologyEx(mask, cv2.MORPH_OPEN,
+                            np.ones((int(STEEP_MM * px_per_mm), 1), np.uint8))
+    return mask & ~tall
+
+
+def _one_each(peaks):
+    """Peaks of rows, from above, without those that are one row, as it is not level."""
+    peaks = list(peaks)
+    while len(peaks) > 2:
+        apart = np.diff(peaks)
+        at = apart.argmin()
+        if apart[at] > SAME * np.median(apart):
+            break
+        peaks[at:at + 2] = [(peaks[at] + peaks[at + 1]) // 2]
+    return peaks
 
 
 def read(ink, hidden, px_per_mm):
@@ -81,10 +98,12 @@ def read(ink, hidden, px_per_mm):
         return np.empty((0, ink.shape[1])), np.empty((0, ink.shape[1]))
     levels = np.repeat(baselines[:, None], ink.shape[1], axis=1)
     own, sure = own_ink(ink, hidden, baselines, levels, px_per_mm)
-    wander = _wander(own, px_per_mm)
-    if np.abs(wander).max() > WANDER_MM * px_per_mm:
+    wander, seen = _wander(own, px_per_mm), (own > INK).any(axis=1).sum(axis=1)
+    rows = seen > COVERED * seen.max()
+    if not rows.all() or np.abs(wander).max() > WANDER_MM * px_per_mm:
         del own, sure  # 100 MB of 12 rows
-        own, sure = own_ink(ink, hidden, baselines, levels + wander, px_per_mm)
+        baselines, levels = baselines[rows], (levels + wander)[rows]
+        own, sure = own_ink(ink, hidden, baselines, levels, px_per_mm)
     heights = measure(own, px_per_mm)
     own *= sure
     unsure = heights - measure(own, px_per_mm)
