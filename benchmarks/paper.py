@@ -2,7 +2,8 @@
 
 A lead is compared at all moments that the sheet shows, but for 40 ms at its ends, after a shift of
 at most 40 ms, to half a millisecond, and without a constant offset; what was not read counts as a
-flat line, but for whether it is the right lead. A tenth of a mm on paper is 4 ms: half a sample off costs a sharp QRS 6 dB.
+flat line, but not for whether it is the right lead. A tenth of a mm on paper is 4 ms: half a sample
+off costs a sharp QRS 6 dB.
 """
 import collections
 import os

@@ -122,8 +122,11 @@ def _differing(off, size, every):
 
 
 def lead_of(strip, values, named):
-    """The lead that a strip is, the samples it is shifted by, and in words why it is of no use; None
-    where it is like no lead at all; named: the lead whose name it bears, or None."""
+    """Which lead a strip is; named: the lead whose name it bears, or None.
+
+    Returns: (lead, samples it is shifted by, in words why it is of no use or ''), or None where it
+        is like no lead at all
+    """
     leads = _by_the_law(values)
     different, shifts = np.array([_difference(lead, strip) for lead in leads]).T
     likely = [STRIPS.get(lead, 1) * (0.5 if lead == named else 1) for lead in LEADS]

@@ -28,23 +28,29 @@ def part(ink, hidden, levels, around, px_per_mm):
     Returns: (parted, surely): float32 array (3, height, width), of row 0, 3, 6 ..., of 1, 4 ... and
         of 2, 5 ..., of each where they cross; bool array of that shape, where it is so for certain
     """
-    low = max(int(levels.min() - around), 0)
-    high = min(int(levels.max() + around), len(ink))
-    sides = [-(-side // STEP) * STEP for side in (high - low, ink.shape[1])]
+    there = slice(max(int(levels.min() - around), 0), min(int(levels.max() + around), len(ink)))
+    dark, unseen = ink[there], hidden[there]
+    likely = _likely(dark, levels - there.start, px_per_mm)
+    most = likely.max(axis=0)
+    parted, surely = (np.zeros((KINDS, *ink.shape), kind) for kind in (np.float32, bool))
+    for kind, each in enumerate(likely):
+        share = (most > LEAST) * each / np.maximum(most, LEAST)
+        surely[kind, there] = share > SURELY
+        parted[kind, there] = np.where(unseen, each, np.minimum(dark, DARKEST) * share)
+    return parted, surely
+
+
+def _likely(ink, levels, px_per_mm):
+    """How likely the traces of each kind of rows go along: float32 array (3, height, width)."""
+    height, width = ink.shape
+    sides = [-(-side // STEP) * STEP for side in ink.shape]
     seen = np.zeros(sides, np.float32)
-    seen[:high - low, :ink.shape[1]] = np.clip(ink[low:high], 0, DARKEST)
-    padded = np.pad(levels - low, [(0, 0), (0, sides[1] - ink.shape[1])], mode='edge')
+    seen[:height, :width] = np.clip(ink, 0, DARKEST)
+    padded = np.pad(levels, [(0, 0), (0, sides[1] - width)], mode='edge')
     marked = marks(padded[:, ::2], sides[0], px_per_mm)
     network = cv2.dnn.readNetFromONNX(np.fromfile(NETWORK, np.uint8))  # any path will do so
     network.setInput(np.concatenate([to_blocks(seen[None]), marked])[None])
-    found = from_blocks(network.forward()[0])[:, :high - low, :ink.shape[1]]
-    most = found.max(axis=0)
-    shares = (most > LEAST) * found / np.maximum(most, LEAST)
-    parted, surely = (np.zeros((KINDS, *ink.shape), kind) for kind in (np.float32, bool))
-    surely[:, low:high] = shares > SURELY
-    parted[:, low:high] = np.where(hidden[low:high], found,
-                                   np.minimum(ink[low:high], DARKEST) * shares)
-    return parted, surely
+    return from_blocks(network.forward()[0])[:, :height, :width]
 
 
 def marks(levels, height, px_per_mm):
