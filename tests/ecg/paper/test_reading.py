@@ -1,4 +1,6 @@
 """Sheets that are drawn here, read again."""
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -98,8 +100,8 @@ def test_what_lies_on_another_row_is_left_out(tmp_path):
     write(path, signal, layout='12x1', spacing=14.0)
     read, = paper.read_picture(path)
     there = np.isfinite(read.raw.values)
-    assert there[10].all() and there[9, 2100:2900].mean() < 0.1 and there[9, :1900].all()
-    assert 'V4 8.' in read.raw.notes[0]
+    assert there[10].all() and there[9, 2100:2900].mean() < 0.3 and there[9, :1900].all()
+    assert re.search(r'left out, .* on another trace: 1\.\d s of V4$', read.raw.notes[1])
 
 
 @pytest.mark.parametrize('make, words', [

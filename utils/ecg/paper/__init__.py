@@ -112,6 +112,9 @@ def read_sheet(picture, page=1, drawn=None):
     if hidden.any() and not exact:
         raw.notes.append('a grid as black as the traces: what it hides is a guess; compare with '
                          'the picture in the report')
+    if placed.missing:
+        raw.notes.append('left out, as it is not to be seen or lies on another trace: ' + ', '.join(
+            f'{seconds:.1f} s of {lead}' for lead, seconds in placed.missing.items()))
     if placed.unsure:
         raw.notes.append(f'traces touch in {", ".join(placed.unsure)}: a QRS there may be cut, or '
                          "be another row's; compare with the picture in the report")

@@ -40,7 +40,7 @@ NAME, PULSE, STEP, UNUSUAL = 0.5, 0.7, 0.5, 1.5
 FEW, MISREAD = 3, 0.15  # names, below which they say nothing; part that may be misread
 MOST_BEFORE, MOST_AFTER = -1, 4.5  # mm behind the begin of its stretch that a name may be
 EDGE_MM = 0.4  # at the ends of a stretch that may be a separator's ink
-LEAST_S = 1  # of a lead
+LEAST_S, MISSING_S = 1, 0.2  # of a lead, at least; of what is not read, said
 HOLE_MM = 2.5  # a hole in a trace that is wider is one in the signal, too
 
 
@@ -86,7 +86,8 @@ class Placed(NamedTuple):
 
     values: float64 array (12, 5000), mV, NaN where a lead is not shown; name: str, of the layout
     stretches: list of (lead, row, start, end), mm of the flat sheet
-    unsure: list of str, leads of which a part may be another row's
+    unsure: list of str, leads of which a part may be another row's; missing: {lead: s that were not
+    read of what is shown of it}
     known: str, what says which lead is which; named: int, names that say it; broken: float, part
     of the limb leads' laws
     """
@@ -94,6 +95,7 @@ class Placed(NamedTuple):
     name: str
     stretches: list
     unsure: list
+    missing: dict
     known: str = ''
     named: int = 0
     broken: float = 0.0
@@ -493,10 +495,11 @@ def _assemble(traced, order, px_per_mm, named):
     a strip: lead}."""
     heights, unsure = traced
     values = np.full((len(LEADS), SAMPLES), np.nan)
-    stretches, doubts = [], {}
+    stretches, doubts, spans = [], {}, {}
     for name, row, start, end, first, cell in order.cells:
         sign, lead = (-1, name[1:]) if name.startswith('-') else (1, name)
-        values[LEADS.index(lead), first:first + len(cell)] = sign * cell
+        spans[lead] = LEADS.index(lead), slice(first, first + len(cell))
+        values[spans[lead]] = sign * cell
         stretches.append((name, row, start, end))
         doubts[lead] = traces.doubt(heights[row], unsure[row], (start, end), px_per_mm)
     tangled = max(doubts, key=doubts.get)
@@ -504,15 +507,17 @@ def _assemble(traced, order, px_per_mm, named):
         raise NotAnECG(f'a sheet on which {tangled} runs into other rows, so that nobody knows '
                        'which trace is whose; print it with fewer mm for a mV or in another layout')
     placed = Placed(values, order.name, stretches,
-                    [lead for lead in LEADS if doubts[lead] > traces.UNSURE])
+                    [lead for lead in LEADS if doubts[lead] > traces.UNSURE], {})
     strips = [_use_strip(row, traced, order, placed, named.get(row), px_per_mm)
               for row in range(order.lead_rows, len(heights))]
     name = order.name + (f' + {", ".join(strips)}' if strips else '')
-    missing = [lead for lead, row in zip(LEADS, values)
-               if np.isfinite(row).sum() < LEAST_S * SAMPLING_RATE]
-    if missing:
-        raise NotAnECG(f'a sheet as {name} without {", ".join(missing)}, expected all twelve leads')
-    return placed._replace(name=name)
+    absent = [lead for lead, row in zip(LEADS, values)
+              if np.isfinite(row).sum() < LEAST_S * SAMPLING_RATE]
+    if absent:
+        raise NotAnECG(f'a sheet as {name} without {", ".join(absent)}, expected all twelve leads')
+    missing = {lead: np.isnan(values[span]).sum() / SAMPLING_RATE for lead, span in spans.items()}
+    return placed._replace(name=name, missing={
+        lead: seconds for lead, seconds in missing.items() if seconds > MISSING_S})
 
 
 def _use_strip(row, traced, order, placed, named, px_per_mm):
