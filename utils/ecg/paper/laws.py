@@ -25,6 +25,8 @@ SPOILT_STRIP = 0.5  # below which it is of this ECG, though nothing says which l
 ELSEWHEN, ALIKE, BEAT = 0.75, 0.93, 1.2  # then s of it are alike at another time
 BLOCKS = 8  # parts of a strip that are levelled
 SHIFTS = np.arange(-8, 9, 2)  # samples that each of them may be shifted by
+STEPS, NEAR_MV = 8, 0.02  # of fitting limb leads; differences that all count as much
+CHANGED = 0.1  # part of a lead, by its square, that is said
 SLOWER = 4  # samples of which beats are compared
 
 
@@ -45,6 +47,45 @@ def broken(cells, lead_rows):
         size = (values ** 2).sum(axis=0) * 3 * (len(limbs) - 2) / len(limbs)
         worst = max(worst, _differing((left ** 2).sum(axis=0), size, 5))
     return worst
+
+
+def reconcile(cells, lead_rows):
+    """Limb leads as they follow from one another best, where four or more are shown at a time: what
+    one of them alone has is another row's, or print.
+
+    Returns: (cells, list of str: the leads that are clearly others by it)
+    """
+    cells, changed = list(cells), []
+    for column in range(0, len(cells), lead_rows):
+        limbs = [index for index in range(column, column + lead_rows)
+                 if cells[index][0] in FROM_LIMBS]
+        if len(limbs) < 4:
+            continue
+        values = np.stack([cells[index][5] for index in limbs])
+        space = np.array([FROM_LIMBS[cells[index][0]] for index in limbs])
+        for index, lead in zip(limbs, _following(values, space)):
+            name, *_, old = cells[index]
+            if np.nanvar(lead - old) > CHANGED * np.nanvar(old):
+                changed.append(name.lstrip('-'))
+            cells[index] = (*cells[index][:5], lead)
+    return cells, changed
+
+
+def _following(values, space):
+    """What two limb leads, times `space`, float array (leads, 2), give nearest to `values`, float
+    array (leads, samples), by the sum of absolute differences: one that is far off counts little.
+    """
+    there = np.isfinite(values)
+    levels, weights = np.nanmedian(values, axis=1, keepdims=True), there.astype(float)
+    for _ in range(STEPS):
+        levelled = np.where(there, values - levels, 0)
+        squares = np.einsum('lt,la,lb->tab', weights, space, space) + 1e-9 * np.eye(2)
+        products = np.einsum('lt,la,lt->ta', weights, space, levelled)
+        fitted = space @ np.linalg.solve(squares, products[..., None])[..., 0].T
+        off = np.where(there, levelled - fitted, np.nan)
+        levels += np.nanmedian(off, axis=1, keepdims=True)
+        weights = there / np.maximum(np.nan_to_num(np.abs(off)), NEAR_MV)
+    return np.where(there, fitted, np.nan)
 
 
 def refuse_limbs_as_chest(order):

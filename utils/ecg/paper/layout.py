@@ -392,11 +392,14 @@ def _place_as(order, heights, unsure, px_per_mm):
     right = [index for lead, index in read if lead == cells[index][0].lstrip('-')]
     strips = {index - len(cells) + order.lead_rows: lead for lead, index in order.beside
               if index >= len(cells)}
+    cells, changed = laws.reconcile(cells, order.lead_rows)
     placed = _assemble((heights, unsure), order._replace(name=name, cells=cells), px_per_mm,
                        strips)
     wrong = _wrong(cells, read)
     known = f'{len(right)} names of leads read, which agree' if len(right) >= FEW else \
         'the names of the leads could not be read: their usual order is taken for granted'
+    if changed:
+        known += f'; {", ".join(changed)} as the other limb leads say'
     return placed._replace(known=known + (f'; but {wrong}' if wrong else ''), named=len(right),
                            broken=order.broken)
 
@@ -502,6 +505,8 @@ def _assemble(traced, order, px_per_mm, named):
         values[spans[lead]] = sign * cell
         stretches.append((name, row, start, end))
         doubts[lead] = traces.doubt(heights[row], unsure[row], (start, end), px_per_mm)
+        if lead in LEADS[:6] and order.lead_rows >= 6:  # laws.reconcile() knows better
+            doubts[lead] = 0.0
     tangled = max(doubts, key=doubts.get)
     if doubts[tangled] > traces.TANGLED:
         raise NotAnECG(f'a sheet on which {tangled} runs into other rows, so that nobody knows '
