@@ -45,8 +45,8 @@ def test_a_row_that_leaves_its_level_does_not_take_the_next_one():
 
 
 def test_strokes_that_cross_stay_with_their_rows():
-    rows = [lambda x: 200 + spikes(x, 3, 150, width=24),
-            lambda x: 400 - spikes(x, -9, 140, width=18)]
+    rows = [lambda x: 200 + spikes(x, 1, 150, width=12),
+            lambda x: 400 - spikes(x, -1, 140, width=9)]
     for row, heights in zip(rows, read(rows)[0]):
         true = row(np.arange(1600.0))
         assert np.sqrt(np.mean((heights - true)[20:-20] ** 2)) < 0.3 * true.std()
