@@ -116,8 +116,9 @@ def read_sheet(picture, page=1, drawn=None):
         raw.notes.append('left out, as it is not to be seen or lies on another trace: ' + ', '.join(
             f'{seconds:.1f} s of {lead}' for lead, seconds in placed.missing.items()))
     if placed.unsure:
-        raw.notes.append(f'traces touch in {", ".join(placed.unsure)}: a QRS there may be cut, or '
-                         "be another row's; compare with the picture in the report")
+        raw.notes.append(f'traces touch in {", ".join(sorted(placed.unsure, key=LEADS.index))}: a '
+                         "QRS there may be cut, or be another row's; compare with the picture in "
+                         'the report')
     return Sheet(raw, placed.name, found.px_per_mm, frame.mm_per_s, frame.mm_per_mv,
                  rotation, picture, lines, page)
 

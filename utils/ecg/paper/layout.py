@@ -86,7 +86,7 @@ class Placed(NamedTuple):
 
     values: float64 array (12, 5000), mV, NaN where a lead is not shown; name: str, of the layout
     stretches: list of (lead, row, start, end), mm of the flat sheet
-    unsure: list of str, leads of which a part may be another row's; missing: {lead: s that were not
+    unsure: set of str, leads of which a part may be another row's; missing: {lead: s that were not
     read of what is shown of it}
     known: str, what says which lead is which; named: int, names that say it; broken: float, part
     of the limb leads' laws
@@ -94,7 +94,7 @@ class Placed(NamedTuple):
     values: np.ndarray
     name: str
     stretches: list
-    unsure: list
+    unsure: set
     missing: dict
     known: str = ''
     named: int = 0
@@ -512,7 +512,7 @@ def _assemble(traced, order, px_per_mm, named):
         raise NotAnECG(f'a sheet on which {tangled} runs into other rows, so that nobody knows '
                        'which trace is whose; print it with fewer mm for a mV or in another layout')
     placed = Placed(values, order.name, stretches,
-                    [lead for lead in LEADS if doubts[lead] > traces.UNSURE], {})
+                    {lead for lead in LEADS if doubts[lead] > traces.UNSURE}, {})
     strips = [_use_strip(row, traced, order, placed, named.get(row), px_per_mm)
               for row in range(order.lead_rows, len(heights))]
     name = order.name + (f' + {", ".join(strips)}' if strips else '')
@@ -533,7 +533,8 @@ def _use_strip(row, traced, order, placed, named, px_per_mm):
     strip, count = np.full(SAMPLES, np.nan), round(frame.length / frame.mm_per_s * SAMPLING_RATE)
     strip[:count] = _read(heights, span, count, frame, px_per_mm)
     found = laws.lead_of(strip, placed.values, named)
-    if traces.doubt(heights, unsure, span, px_per_mm) > traces.TANGLED:
+    doubt = traces.doubt(heights, unsure, span, px_per_mm)
+    if doubt > traces.TANGLED:
         found = named, 0, 'runs into other rows'
     if found is None:
         raise NotAnECG(f'a sheet as {order.name} whose row {row + 1}, a rhythm strip, is like none '
@@ -541,6 +542,8 @@ def _use_strip(row, traced, order, placed, named, px_per_mm):
     lead, shift, useless = found
     if useless:
         return f'{lead or f"row {row + 1}"} ({useless}, not used)'
+    if doubt > traces.UNSURE:
+        placed.unsure.add(lead)
     strip = np.roll(strip, shift)
     shown = placed.values[LEADS.index(lead)]
     level = np.nanmedian(shown - strip)
