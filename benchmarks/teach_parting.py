@@ -1,6 +1,6 @@
 """Teach the network that parts the rows of a sheet (utils/ecg/paper/parting.py).
 
-python -m benchmarks.teach_parting draw RECORDS SHEETS --count 800    sheets of ECGs, 2 s each
+python -m benchmarks.teach_parting draw RECORDS SHEETS --count 1200    sheets of ECGs, 2 s each
 python -m benchmarks.teach_parting learn SHEETS OUT --iterations 4800    OUT.onnx, 1 s each
 
 RECORDS: folder of MAT files as process.py reads them. Both go on where they were. Sheets are drawn
@@ -221,7 +221,7 @@ def main():
     drawing = steps.add_parser('draw')
     drawing.add_argument('records')
     drawing.add_argument('sheets')
-    drawing.add_argument('--count', type=int, default=800)
+    drawing.add_argument('--count', type=int, default=1200)
     learning = steps.add_parser('learn')
     learning.add_argument('sheets')
     learning.add_argument('out')
