@@ -534,7 +534,7 @@ def _use_strip(row, traced, order, placed, named, px_per_mm):
     strip[:count] = _read(heights, span, count, frame, px_per_mm)
     found = laws.lead_of(strip, placed.values, named)
     doubt = traces.doubt(heights, unsure, span, px_per_mm)
-    if doubt > traces.TANGLED:
+    if doubt > (traces.UNSURE if found is None else traces.TANGLED):
         found = named, 0, 'runs into other rows'
     if found is None:
         raise NotAnECG(f'a sheet as {order.name} whose row {row + 1}, a rhythm strip, is like none '
