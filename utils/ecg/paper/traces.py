@@ -140,6 +140,8 @@ def doubt(row, unsure, span, px_per_mm):
     """
     part = slice(max(int((span[0] + ENDS_MM) * px_per_mm), 0),
                  int((span[1] - ENDS_MM) * px_per_mm))
+    if not np.isfinite(unsure[part]).any():
+        return 0.0
     size, apart = (np.nansum((each[part] - np.nanmedian(each[part])) ** 2)
                    for each in (row, unsure))
     return apart / max(size, 1e-9)
