@@ -149,6 +149,12 @@ def test_columns_that_nothing_shows_are_refused(draw_unnamed):
         read_sheet(half[:int((style.top + 5.5 * style.spacing) / 25.4 * style.dpi)])
 
 
+def test_two_sheets_beside_each_other_are_refused():
+    picture = draw_sheet(HEART, replace(DRAWN, pulse='left', dpi=110.0)).picture
+    with pytest.raises(NotAnECG, match='traces that go on beside the 250 mm of one ECG'):
+        read_sheet(np.hstack([picture, picture]))
+
+
 def test_a_scale_that_cannot_be_read_is_not_taken_for_granted():
     style = replace(DRAWN, pulse='none', footer='25 mm/s  7 mm/mV')
     with pytest.raises(NotAnECG, match='mm/mV is printed, and the number before it cannot be read'):

@@ -370,7 +370,9 @@ def place(heights, unsure, frame, names, px_per_mm):
     if seen < SHORTEST * frame.length:
         raise NotAnECG(f'traces of {seen:.0f} mm, expected {frame.length:.0f}; is the sheet cut '
                        'off?')
-    if frame.end - order.frame.end > BEYOND_MM or order.frame.start - frame.start > BEYOND_MM:
+    first, last = (max(int(each * px_per_mm), 0) for each in (order.frame.start, order.frame.end))
+    beside = (np.isfinite(part).sum(axis=1) for part in (heights[:, :first], heights[:, last:]))
+    if max(map(np.median, beside)) > BEYOND_MM * px_per_mm:
         raise NotAnECG(f'traces that go on beside the {frame.length:.0f} mm of one ECG; are there '
                        'two on it?')
     if order.frame.sure < SURE and order.lead_rows < 12:
