@@ -31,7 +31,7 @@ ENDS_MM = 2  # of a lead, where a line between leads may stand
 # Width, with its edges, of what is a row's; width and height of what is no print, if it is none's.
 OWN_MM, UNEXPLAINED_MM = 1.4, (25, 4)
 LONG = 1.5  # times as wide as high
-WANDER_MM = 2  # of a baseline, by which rows are parted once more
+WANDER_MM = 4  # of a baseline, by which rows are parted once more
 BASELINE_MM = 50  # the baseline is the median of so much of a trace
 
 
