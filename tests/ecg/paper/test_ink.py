@@ -64,3 +64,14 @@ def test_qrs_that_stand_above_each_other_are_no_frame():
     flat, inside, _ = ink.lay_flat(sheet.picture, found, paper.FLAT)
     black = (flat.max(axis=2) < 60) & inside
     assert (ink.find_ink(flat, inside, paper.FLAT)[0][black] > 0.5).mean() > 0.98
+
+
+def test_traces_go_on_where_a_shadow_hides_the_grid():
+    style = Style(layout='3x4', dpi=150.0)
+    picture, bare = (draw_sheet(HEART, each).picture for each in
+                     (style, replace(style, grid='none')))
+    shadow = int((style.left + 210) / 25.4 * style.dpi)
+    picture[:, shadow:] = bare[:, shadow:]
+    read = paper.read_sheet(picture)
+    assert np.isfinite(read.raw.values).mean() == pytest.approx(0.25, abs=0.01)
+    assert not any('left out' in note for note in read.raw.notes)

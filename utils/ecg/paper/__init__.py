@@ -99,8 +99,11 @@ def read_sheet(picture, page=1, drawn=None):
         raise NotAnECG('a picture without the grid of ECG paper, or with one of about '
                        f'{found.px_per_mm:.1f} pixels a mm, expected 4 or more: a sheet is 1200 '
                        'pixels wide then; scan or photograph it anew')
-    flat, inside, origin = ink.lay_flat(picture, found, FLAT)
-    dark, hidden = ink.find_ink(flat, inside, FLAT)
+    for margin in ink.MARGINS:
+        flat, inside, origin = ink.lay_flat(picture, found, FLAT, margin)
+        dark, hidden = ink.find_ink(flat, inside, FLAT, margin)
+        if not ink.goes_on(dark, FLAT):
+            break
     exact = drawn and _read_lines(drawn.moved(_to_flat(found, origin, drawn.px_per_mm)), dark)
     turn, (heights, frame, placed) = exact or _read_turned(dark, hidden)
     lines = [(lead, found.pixels(_on_flat(heights[row], (start, end), dark.shape, turn) / FLAT

@@ -2,7 +2,7 @@
 import cv2
 import numpy as np
 
-MARGIN = 24  # mm around the grid that may hold a part of a trace
+MARGINS = 24, 60  # mm around the grid that may hold a part of a trace; where it goes on there
 LARGEST = 420  # mm of a sheet
 THICK_MM = 2.2  # what is as thick in both directions is no trace
 FRAME_MM = 150  # and neither is what is straight over such a length, or half of it upright
@@ -17,15 +17,15 @@ HIDDEN, SPECK_MM = 0.1, 0.9  # ink of what may be ink; what is smaller is none
 PAPER_MM = 2.5  # what is dark over more mm in both directions is a shadow or a crease
 
 
-def lay_flat(picture, grid, px_per_mm):
+def lay_flat(picture, grid, px_per_mm, margin=MARGINS[0]):
     """The sheet with `px_per_mm` in both directions, 0 at its upper left.
 
-    picture: uint8 array (height, width, 3); grid: grid.Grid
+    picture: uint8 array (height, width, 3); grid: grid.Grid; margin: mm around it
     Returns: (flat, inside, origin): uint8 array (height, width, 3); bool array (height, width),
         what the picture shows of it; float array (2,), mm, of pixel (0, 0)
     """
-    origin = np.floor(grid.low - MARGIN)
-    size = np.minimum(np.ceil(grid.high + MARGIN) - origin, LARGEST).astype(int)
+    origin = np.floor(grid.low - margin)
+    size = np.minimum(np.ceil(grid.high + margin) - origin, LARGEST).astype(int)
     x, y = np.meshgrid(np.arange(size[0] + 1), np.arange(size[1] + 1))
     places = grid.pixels(np.stack([x.ravel(), y.ravel()], axis=1) + origin)
     shrunk = 1.0
@@ -44,10 +44,10 @@ def lay_flat(picture, grid, px_per_mm):
     return flat, inside, origin
 
 
-def find_ink(flat, inside, px_per_mm):
+def find_ink(flat, inside, px_per_mm, margin=MARGINS[0]):
     """How much ink there is at each pixel.
 
-    flat, inside: as lay_flat() gives them
+    flat, inside: as lay_flat() gives them, with the same margin
     Returns: (ink, hidden): float32 array (height, width), 0 paper and grid, 1 ink; bool array
         (height, width), where a grid that is as black as the ink hides whether there is some
     """
@@ -63,7 +63,17 @@ def find_ink(flat, inside, px_per_mm):
     inside = inside & ~_is_thick(found, px_per_mm)
     found, hidden = _without_lines(found * inside, inside, px_per_mm)
     found *= inside
-    return found * ~_is_frame(found, px_per_mm), hidden
+    return found * ~_is_frame(found, px_per_mm, margin), hidden
+
+
+def goes_on(ink, px_per_mm):
+    """Whether there is ink at the left or right edge of a flat sheet at three places or more: a
+    shadow hides the grid there; ink: as find_ink()"""
+    for edge in (ink[:, :int(LEVEL_MM * px_per_mm)], ink[:, -int(LEVEL_MM * px_per_mm):]):
+        there = (edge > 0.5).any(axis=1)
+        if (np.diff(there.astype(int)) > 0).sum() > 2:
+            return True
+    return False
 
 
 def is_level(ink, px_per_mm):
@@ -83,9 +93,9 @@ def _is_thick(found, px_per_mm):
     return cv2.dilate(dark, square) > 0
 
 
-def _is_frame(found, px_per_mm):
+def _is_frame(found, px_per_mm, margin):
     """Where the paper's edge or the frame of the grid is: bool array (height, width)."""
-    long, margin = int(FRAME_MM * px_per_mm), int((MARGIN + 10) * px_per_mm)
+    long, margin = int(FRAME_MM * px_per_mm), int((margin + 10) * px_per_mm)
     near = cv2.dilate((found > EDGE).astype(np.uint8), np.ones((3, 3), np.uint8))
     hole = int(WIDEST_MM * px_per_mm)
     level, upright = (
