@@ -52,6 +52,7 @@ def test_what_lines_as_black_as_the_trace_do_not_hide_is_seen(turn):
     found, hidden = ink.find_ink(flat, inside, paper.FLAT)
     seen = found > 0.5
     far = cv2.dilate(trace.astype(np.uint8), np.ones((17, 17), np.uint8)) == 0
+    assert seen[trace & inside].mean() > 0.8
     assert (seen | hidden)[trace & inside].mean() > 0.95
     assert 0.2 < hidden[far & inside].mean() < 0.4
     assert seen[far & inside].mean() < 0.005
