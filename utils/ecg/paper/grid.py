@@ -1,14 +1,17 @@
 """The grid of ECG paper: where each mm of the sheet is in the picture.
 
-A grid is two waves, one along time and one along mV. Their frequency is found in the spectrum, and
-their phase, followed over the picture, says at any place how many mm it is from any other: to parts
-of a pixel, through rotation, perspective and the bending of paper.
+A grid is two waves, one along time and one along mV. Their frequency is found in the spectrum. Then
+a mesh of nodes grows from where both are clearest: those around say where the next node should be
+and how large a mm is there, and the waves' phase says where it is, to parts of a pixel. So the grid
+is followed through rotation, perspective and the bending of paper, and over what hides it.
 """
+import heapq
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from scipy.ndimage import distance_transform_edt, map_coordinates, maximum_filter1d
+from scipy.interpolate import RBFInterpolator
+from scipy.ndimage import map_coordinates, maximum_filter1d
 
 LARGEST = 2000  # pixels, the longer side of the picture in which it is looked for
 PATCH = 384  # pixels of the patches whose spectra are averaged
@@ -16,20 +19,51 @@ WIDTHS = (700, 200)  # mm that a picture may be wide
 FINE = 0.7  # log by which lines every mm stand out where there are some
 TURN = 22  # degrees that the sheet may be turned by
 THICK = 11  # pixels, more than any line
-STEP = 8  # pixels between the places at which a phase is read
-FINER = (1.6, 1), (2.5, 1), (4, 1)  # (smoothing, periods; harmonic) in which a wave is followed
-COARSE = (1.2, 1), (1.6, 2), (2, 4)  # traces have less of what a line every 5 mm has more of
 VISIBLE = 1.1  # mean log of what a grid's harmonics must stand out by
-STRAIGHT = 0.05  # mm off, by which half of the places are at most on paper that is not bent
-NEAR_MM, FARTHEST_MM = 0.3, 6  # from a plane: what says where it is, and how far paper may bend
-BEND_MM = 5
-MIN_CELLS = 200  # places with a phase that is worth something
+NODE_MM, MOST = 5, 150  # between the nodes of the mesh; nodes from the first one
+FIRST_MM = 10  # between the places of which the clearest is the first one
+PERIODS = {1: 5, 5: 2}  # to each side of a node that are looked at; {mm of a period: number}
+HARMONICS = {1: (1,), 5: (1, 2, 4)}  # traces have less of what a line every 5 mm has more of
+SAMPLES = 4  # of the shortest of these
+CLEAR, AWAY_MM = 0.45, 0.3  # of the first node, that others must be; that one may be off
+CARRIED, UNSEEN = 4, 0.1  # nodes over which the mesh is carried on unseen; what such ones count
+NEAR = 2  # nodes around, which say where one should be
+BESIDE = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x]
+AROUND_Y, AROUND_X = np.mgrid[-NEAR:NEAR + 1, -NEAR:NEAR + 1]
+TERMS = np.stack([np.ones(AROUND_X.shape), NODE_MM * AROUND_X, NODE_MM * AROUND_Y], axis=-1)
+WEIGHTS = np.exp(-(AROUND_X ** 2 + AROUND_Y ** 2) / 4)
+PRIOR = 5.0  # mm^2, what the jacobian of one beside it counts
+MIN_NODES = 100
+NEAR_MM = 0.6  # from a plane: what says where it is
+STRAIGHT = 0.45  # mm off, by which nine in ten nodes are at most on paper that is not bent
+BEND_MM, BEYOND_MM = 10, 60  # between the places of a bend; that it goes on beyond the nodes
+SMOOTH, MOST_NODES = 1.0, 500  # of the spline, and through how many nodes it goes
+
+
+class Nodes(NamedTuple):
+    """The mesh while it grows, arrays (nodes, nodes): places, pixels (x, y); jacobians, (2, 2),
+    pixels a mm; clear: how clear the grid is there, or less than 0, how many nodes away it was seen
+    last, or -inf, where nothing is yet."""
+    places: np.ndarray
+    jacobians: np.ndarray
+    clear: np.ndarray
+
+
+class Patch(NamedTuple):
+    """What is looked at around a node: x, y: float arrays (side, side), mm; window: (side,), what
+    they count; waves: complex array (harmonics, side), of `periods`, float array, mm."""
+    x: np.ndarray
+    y: np.ndarray
+    window: np.ndarray
+    waves: np.ndarray
+    periods: np.ndarray
 
 
 class Grid(NamedTuple):
     """Where the mm are: `homography` (3, 3) from mm to pixels, then a bend.
 
-    bend: two float arrays (rows, columns), pixels to the right and down, every BEND_MM from `low`
+    bend: two float arrays (rows, columns), pixels to the right and down, every BEND_MM from
+        BEYOND_MM before `low`
     low, high: float arrays (2,), mm, between which there is a grid; px_per_mm: float
     ruled: whether it is printed, and not what unruled.find_scale() made up
     """
@@ -43,8 +77,8 @@ class Grid(NamedTuple):
     def pixels(self, places):
         """Pixels of places on the sheet; places: float array (n, 2), mm -> (n, 2), x and y."""
         straight = cv2.perspectiveTransform(places[None].astype(np.float64), self.homography)[0]
-        cells = ((places - self.low) / BEND_MM).T[::-1]
-        return straight + np.stack([map_coordinates(each, cells, order=1, mode='nearest')
+        cells = ((places - self.low + BEYOND_MM) / BEND_MM).T[::-1]
+        return straight + np.stack([map_coordinates(each, cells, order=3, mode='nearest')
                                     for each in self.bend], axis=1)
 
     @property
@@ -67,14 +101,8 @@ def find_grid(picture):
     waves = _find_waves(lines)
     if waves is None:
         return None
-    (across, down), millimetres = waves
-    phases = [_follow(lines, wave) for wave in (across, down)]
-    good = phases[0][1] & phases[1][1]
-    if good.sum() < MIN_CELLS:
-        return None
-    places = (np.argwhere(good)[:, ::-1] * STEP + STEP / 2) * shrunk - 0.5
-    on_sheet = np.stack([phase[good] for phase, _ in phases], axis=1) * millimetres
-    return _fit(on_sheet, places)
+    on_sheet, places = _grow(lines, *waves)
+    return _fit(on_sheet, (places + 0.5) * shrunk - 0.5)
 
 
 def _lines_of(picture):
@@ -112,7 +140,7 @@ def _find_waves(lines):
         at = np.unravel_index(near.argmax(), near.shape)
         waves.append(_direction(angles[columns][at[1]], turned) / scales[rows][at[0]])
     fine = min(_stands_out(spectrum, wave) for wave in waves) > FINE
-    return (waves, 1.0) if fine else ([wave / 5 for wave in waves], 5.0)
+    return (waves, 1) if fine else ([wave / 5 for wave in waves], 5)
 
 
 def _stands_out(spectrum, wave):
@@ -160,85 +188,116 @@ def _comb(spectrum, periods, angles, turned, harmonics):
     return total / np.maximum(count, 1)
 
 
-def _follow(lines, wave):
-    """The phase of a wave over the picture: (periods, good), arrays at every STEP pixels.
+def _grow(lines, waves, period):
+    """Follow the grid from where it is clearest, node by node, always on from the clearest.
 
-    First with a wave of one frequency, then with one that bends as the first has found.
+    waves: of _find_waves(); period: their mm
+    Returns: (on_sheet, places): float arrays (n, 2), mm and pixels of the nodes that were seen
     """
-    height, width = (side // STEP * STEP for side in lines.shape)
-    lines = lines[:height, :width]
-    x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
-    phase = np.float32(wave[0]) * x + np.float32(wave[1]) * y
-    scale = 1 / np.hypot(*wave)
-    for smooth, harmonic in COARSE if scale > 20 else FINER:
-        turned = 2 * np.pi * harmonic * phase
-        wave_there = [cv2.resize(lines * part(turned), (width // STEP, height // STEP),
-                                 interpolation=cv2.INTER_AREA) for part in (np.cos, np.sin)]
-        sigma = max(smooth * scale / STEP, 1)
-        real, imaginary = (cv2.GaussianBlur(each, (0, 0), sigma) for each in wave_there)
-        found = real - 1j * imaginary
-        strength = np.abs(found)
-        good = strength > 0.35 * np.percentile(strength, 90)
-        change = _bend(found, np.where(good, strength, 0))
-        at_cells = cv2.resize(phase, (width // STEP, height // STEP),
-                              interpolation=cv2.INTER_AREA)
-        left = np.angle(found * np.exp(-2j * np.pi * change)) / (2 * np.pi)
-        result = at_cells + (change + left) / harmonic
-        good &= np.abs(left) < 0.3
-        phase = phase + cv2.resize(change.astype(np.float32), (width, height)) / harmonic
-    return result, good
+    side, patch, queue = 2 * MOST + 1, _patch(period), []
+    nodes = Nodes(np.empty((side, side, 2)), np.empty((side, side, 2, 2)),
+                  np.full((side, side), -np.inf))
+
+    def place(node, at, jacobian, clear):
+        nodes.places[node], nodes.jacobians[node], nodes.clear[node] = at, jacobian, clear
+        for beside in BESIDE:
+            there = node[0] + beside[0], node[1] + beside[1]
+            if nodes.clear[there] < 0 and min(there) >= NEAR and max(there) < side - NEAR:
+                heapq.heappush(queue, (-clear, there, node))
+
+    clearest = _clearest(lines, np.linalg.inv(np.stack(waves) * period), patch)
+    place((MOST, MOST), *clearest)
+    while queue:
+        _, node, origin = heapq.heappop(queue)
+        if nodes.clear[node] > 0:
+            continue
+        at, jacobian = _expect(nodes, node, nodes.jacobians[origin])
+        if (at < 0).any() or (at >= lines.shape[::-1]).any():
+            continue
+        off, clear = _measure(lines, at, jacobian, patch)
+        away = min(nodes.clear[origin], 0) - 1
+        if clear > CLEAR * clearest[-1] and np.abs(off).max() < AWAY_MM:
+            place(node, at + jacobian @ off, jacobian, clear)
+        elif away >= -CARRIED and nodes.clear[node] == -np.inf:
+            place(node, at, jacobian, away)
+    seen = np.argwhere(nodes.clear > 0)
+    return (seen[:, ::-1] - MOST) * float(NODE_MM), nodes.places[tuple(seen.T)]
 
 
-def _bend(found, strength):
-    """What a phase's slopes add up to, a polynomial: float array of the shape of `found`, periods.
-    """
-    height, width = found.shape
-    slopes = [np.angle(found[:, 1:] * found[:, :-1].conj()) / (2 * np.pi),
-              np.angle(found[1:] * found[:-1].conj()) / (2 * np.pi)]
-    weights = [np.minimum(strength[:, 1:], strength[:, :-1]),
-               np.minimum(strength[1:], strength[:-1])]
-    y, x = np.mgrid[:height, :width]
-    x, y = x / width - 0.5, y / height - 0.5
-    powers = [(i, j) for i in range(5) for j in range(5 - i) if i + j]
-    terms = [x ** i * y ** j for i, j in powers]
-    slopes_of = [np.stack([(each[:, 1:] - each[:, :-1])[weights[0] > 0] for each in terms], 1),
-                 np.stack([(each[1:] - each[:-1])[weights[1] > 0] for each in terms], 1)]
-    matrix = np.concatenate(slopes_of)
-    target = np.concatenate([slope[weight > 0] for slope, weight in zip(slopes, weights)])
-    weight = np.concatenate([each[each > 0] for each in weights])
-    factors = np.zeros(len(terms))
-    for _ in range(5):
-        factors = np.linalg.solve((matrix * weight[:, None]).T @ matrix + 1e-9 * np.eye(len(terms)),
-                                  (matrix * weight[:, None]).T @ target)
-        away = np.abs(matrix @ factors - target)
-        weight = np.concatenate([each[each > 0] for each in weights]) \
-            * (away < max(3 * np.median(away), 0.002))
-    change = sum(factor * term for factor, term in zip(factors, terms))
-    level = np.angle((found * np.exp(-2j * np.pi * change) * (strength > 0)).sum()) / (2 * np.pi)
-    return change + level
+def _patch(period):
+    """The waves that are looked for around a node: Patch."""
+    reach = PERIODS[period] * period
+    periods = period / np.array(HARMONICS[period])
+    mm = np.linspace(-reach, reach, 2 * round(SAMPLES * reach / periods[-1]) + 1)
+    window = np.exp(-2 * (mm / reach) ** 2)
+    window /= window.sum()
+    waves = window * np.exp(-2j * np.pi * mm / periods[:, None])
+    return Patch(*np.meshgrid(mm, mm), window, waves, periods)
+
+
+def _clearest(lines, jacobian, patch):
+    """Where waves of one frequency are seen best: (place, jacobian, how clear they are)."""
+    step = FIRST_MM * np.sqrt(abs(np.linalg.det(jacobian)))
+    found = []
+    for y in np.arange(step / 2, lines.shape[0], step):
+        for x in np.arange(step / 2, lines.shape[1], step):
+            off, clear = _measure(lines, (x, y), jacobian, patch)
+            found.append((clear, x, y, *off))
+    clear, *there = max(found)
+    return np.array(there[:2]) + jacobian @ there[2:], jacobian, clear
+
+
+def _expect(nodes, node, jacobian):
+    """Where a node should be, by those around: (place (2,), jacobian (2, 2), pixels a mm); a
+    jacobian: of one beside it, which is what nodes in one line do not say."""
+    around = tuple(slice(at - NEAR, at + NEAR + 1) for at in node)
+    there = nodes.clear[around] > -np.inf
+    weight = np.where(nodes.clear[around] > 0, WEIGHTS, WEIGHTS * UNSEEN)[there][:, None]
+    terms = TERMS[there]
+    matrix, target = (weight * terms).T @ terms, (weight * terms).T @ nodes.places[around][there]
+    matrix[[1, 2], [1, 2]] += PRIOR
+    target[1:] += PRIOR * jacobian.T
+    place, *slopes = np.linalg.solve(matrix, target)
+    return place, np.stack(slopes, axis=1)
+
+
+def _measure(lines, place, jacobian, patch):
+    """How far a node is off, mm, float array (2,), and how clear both waves are, 0 to 0.7."""
+    x, y = (place[axis] + jacobian[axis, 0] * patch.x + jacobian[axis, 1] * patch.y
+            for axis in (0, 1))
+    seen = cv2.remap(lines, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR)
+    window, waves, periods = patch.window, patch.waves, patch.periods
+    seen = seen - window @ seen @ window
+    size = np.sqrt(window @ seen ** 2 @ window) + 1e-9
+    found = np.stack([waves @ (window @ seen), waves @ (seen @ window)], axis=1) / size
+    offs, strengths = -np.angle(found) / (2 * np.pi) * periods[:, None], np.abs(found)
+    off, clear = offs[0], strengths[0]
+    for each, strength, period in zip(offs[1:], strengths[1:], periods[1:]):
+        finer = strength > clear / 2
+        off = np.where(finer, each + period * np.rint((off - each) / period), off)
+        clear = np.maximum(clear, strength)
+    return off, clear.min()
 
 
 def _fit(on_sheet, places):
-    """The Grid that maps `on_sheet`, (n, 2) mm, to `places`, (n, 2) pixels."""
+    """The Grid that maps `on_sheet`, (n, 2) mm, to `places`, (n, 2) pixels, or None."""
+    if len(places) < MIN_NODES:
+        return None
     px_per_mm = np.sqrt(abs(np.linalg.det(
         np.linalg.lstsq(np.c_[on_sheet, np.ones(len(on_sheet))], places, rcond=None)[0][:2])))
-    homography, inside = cv2.findHomography(on_sheet, places, cv2.RANSAC, NEAR_MM * px_per_mm,
-                                            maxIters=500)
-    if homography is None or inside.sum() < MIN_CELLS:
+    homography, _ = cv2.findHomography(on_sheet, places, cv2.RANSAC, NEAR_MM * px_per_mm,
+                                       maxIters=500)
+    if homography is None:
         return None
     low, high = np.percentile(on_sheet, [0.5, 99.5], axis=0)
     away = places - cv2.perspectiveTransform(on_sheet[None], homography)[0]
-    size = ((high - low) / BEND_MM).astype(int) + 2
-    cells = (on_sheet - low) / BEND_MM
-    near = (np.hypot(*away.T) < FARTHEST_MM * px_per_mm) & (cells > 0).all(axis=1) \
-        & (cells < size - 1).all(axis=1)
-    if np.median(np.hypot(*away[near].T)) < STRAIGHT * px_per_mm:
-        away[:] = 0
-    cells = tuple(np.rint(cells[near]).astype(int).T[::-1])
-    count, *sums = (np.zeros(size[::-1]) for _ in range(3))
-    for total, values in zip((count, *sums), (np.ones(near.sum()), *away[near].T)):
-        np.add.at(total, cells, values)
-    count, *sums = (cv2.GaussianBlur(each, (0, 0), 1) for each in (count, *sums))
-    nearest = distance_transform_edt(count == 0, return_distances=False, return_indices=True)
-    bend = [(each / np.maximum(count, 1e-9))[tuple(nearest)] for each in sums]
+    size = np.ceil((high - low + 2 * BEYOND_MM) / BEND_MM).astype(int) + 1
+    if np.percentile(np.hypot(*away.T), 90) < STRAIGHT * px_per_mm:
+        bend = np.zeros((2, *size[::-1]))
+    else:
+        x, y = np.meshgrid(*(np.arange(each) * BEND_MM for each in size))
+        some = slice(None, None, len(places) // MOST_NODES + 1)
+        spline = RBFInterpolator(on_sheet[some], away[some], smoothing=SMOOTH)
+        bend = spline(np.stack([x.ravel(), y.ravel()], 1) + low - BEYOND_MM)
+        bend = bend.T.reshape(2, *size[::-1])
     return Grid(homography, bend, low, high, float(px_per_mm))
