@@ -167,3 +167,9 @@ def test_a_pulse_that_is_cut_still_says_the_gain():
     read = read_sheet(picture)
     assert read.mm_per_mv == 5
     assert 'mm/s: no calibration pulse or print found, taken for granted' in read.raw.notes[0]
+
+
+def test_a_mirrored_sheet_is_refused():
+    picture = draw_sheet(HEART, replace(DRAWN, layout='12x1', spacing=20.0)).picture
+    with pytest.raises(NotAnECG, match='a mirrored sheet, by the names of its leads'):
+        read_sheet(np.ascontiguousarray(picture[:, ::-1]))

@@ -11,6 +11,7 @@ COARSEST = 3.7  # pixels a mm
 AGREE = 0.1  # part by which a grid's scale may differ from that of the pulses, in photos
 PAGE = '#page='
 NO_TRACE = 'a picture with a grid and no trace on it, expected an ECG'
+MIRRORED = 'a mirrored sheet, by the names of its leads; mirror the picture back'
 SIDEWAYS = 'a sheet that lies on its side and cannot be read for certain; turn the picture'
 CERTAIN = 0.1  # part of the limb leads that may not follow from one another on what is turned
 FLAT = 8  # pixels a mm of the sheet laid flat
@@ -190,7 +191,7 @@ def _place_lines(fine, dark, drawn):
     heights = (fine[:, FINE // 2::FINE] + 0.5) / FINE - 0.5
     names = vectors.names_of(drawn, FLAT)
     if len(names) < layout.FEW:
-        names = [word for word in labels.read_words(dark, heights, FLAT) if word.lead]
+        names = _names_of(labels.read_words(dark, heights, FLAT))
     frame = layout.find_frame(dark, heights, vectors.scale_of(drawn.text), FLAT)
     signs = layout.Signs(*(np.repeat(each, FINE, axis=1) for each in frame.signs))
     frame = frame._replace(signs=signs)
@@ -223,12 +224,19 @@ def _read_traces(dark, hidden):
     if not len(heights):
         raise NotAnECG(NO_TRACE)
     words = labels.read_words(dark, heights, FLAT)
+    names = _names_of(words)
+    if len(names) < layout.FEW <= len(_names_of(labels.read_words(
+            dark[:, ::-1], heights[:, ::-1], FLAT))):
+        raise NotAnECG(MIRRORED)
     frame = layout.find_frame(labels.without_words(dark, words, FLAT), heights,
                               labels.scale_of(words), FLAT)
-    names = [word for word in words if word.lead]
     placed = layout.place(heights, unsure, frame, names, FLAT)
     traces.refuse_unexplained(dark, heights, placed.span, FLAT)
     return heights, frame, placed
+
+
+def _names_of(words):
+    return [word for word in words if word.lead]
 
 
 def _on_flat(row, span, shape, turn):
