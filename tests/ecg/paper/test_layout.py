@@ -1,4 +1,5 @@
 """Which lead is where, and in what scale; what pulses, print and names contradict is refused."""
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -116,11 +117,13 @@ def test_a_strip_of_another_time_is_not_used():
 
 @pytest.fixture
 def tangle(monkeypatch):
-    """Makes it doubtful which trace is that of a row."""
-    def tangle(row):
-        def read(*args):
-            heights, unsure = traces_read(*args)
-            unsure[row] = heights[row] - np.nanmedian(heights[row])
+    """Makes it doubtful which trace is that of a row, between two places, mm behind its begin."""
+    def tangle(row, start=0, end=300):
+        def read(ink, hidden, px_per_mm):
+            heights, unsure = traces_read(ink, hidden, px_per_mm)
+            first = np.flatnonzero(np.isfinite(heights[row]))[0]
+            part = slice(first + start * px_per_mm, first + end * px_per_mm)
+            unsure[row, part] = (heights[row] - np.nanmedian(heights[row]))[part]
             return heights, unsure
 
         monkeypatch.setattr(traces, 'read', read)
@@ -136,10 +139,39 @@ def test_a_strip_that_runs_into_others_is_not_used(tangle):
     assert np.isfinite(read.raw.values).mean() == pytest.approx(0.25, abs=0.01)
 
 
-def test_a_lead_that_runs_into_others_is_refused(tangle):
+def test_beats_of_a_strip_that_run_into_others_are_left_out(tangle):
+    picture = draw_sheet(HEART, replace(DRAWN, layout='3x4+1', pulse='none')).picture
+    whole = read_sheet(picture).raw.values
+    tangle(3, 100, 150)
+    read = read_sheet(picture)
+    values, beats = read.raw.values[1], np.abs(HEART[1]) > 0.3
+    there, in_doubt = np.isfinite(values), np.arange(5000) // 1000 == 2
+    assert read.layout == '3 x 4 + II'
+    assert np.isnan(values[in_doubt & beats]).all() and there[~in_doubt].mean() > 0.95
+    assert np.ptp(whole[1, there] - values[there]) < 0.01
+    assert any(re.search(r'left out, .*: \d\.\d s of II$', note) for note in read.raw.notes)
+
+
+def test_leads_that_run_into_others_are_refused(tangle):
     tangle(1)
-    with pytest.raises(NotAnECG, match='a sheet on which (II|aVL|V2|V5) runs into other rows'):
+    with pytest.raises(NotAnECG, match='a sheet on which II, aVL, V2, V5 run into other rows'):
         read_sheet(draw_sheet(HEART, DRAWN).picture)
+
+
+def test_beats_of_a_lead_that_run_into_others_are_left_out(tangle):
+    picture = draw_sheet(HEART, replace(DRAWN, pulse='none')).picture
+    whole = read_sheet(picture).raw.values
+    tangle(1, 130, 180)
+    read = read_sheet(picture)
+    values, beats = read.raw.values, np.abs(HEART[7]) > 0.3
+    shown = np.isfinite(whole[7])
+    assert np.isnan(values[7, shown & beats]).all()
+    kept = np.isfinite(values[7])
+    assert kept[shown].mean() > 0.4
+    assert np.ptp(whole[7, kept] - values[7, kept]) < 0.01
+    others = np.arange(12) != 7
+    np.testing.assert_array_equal(values[others], whole[others])
+    assert any(re.search(r'left out, .*: \d\.\d s of V2$', note) for note in read.raw.notes)
 
 
 def test_columns_that_nothing_shows_are_refused(draw_unnamed):

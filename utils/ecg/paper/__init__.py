@@ -232,6 +232,9 @@ def _read_traces(dark, hidden):
                               labels.scale_of(words), FLAT)
     placed = layout.place(heights, unsure, frame, names, FLAT)
     traces.refuse_unexplained(dark, heights, placed.span, FLAT)
+    for row, start, end in placed.doubtful:
+        part = row, slice(max(int(start * FLAT), 0), int(end * FLAT))
+        heights[part] = traces.without_doubt(heights[part], unsure[part], FLAT)
     return heights, frame, placed
 
 

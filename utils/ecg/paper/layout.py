@@ -40,6 +40,8 @@ NAME, PULSE, STEP, UNUSUAL = 0.5, 0.7, 0.5, 1.5
 FEW, MISREAD = 3, 0.15  # names, below which they say nothing; part that may be misread
 MOST_BEFORE, MOST_AFTER = -1, 4.5  # mm behind the begin of its stretch that a name may be
 EDGE_MM = 0.4  # at the ends of a stretch that may be a separator's ink
+MOST_TANGLED = 3  # leads of which nobody knows which trace is whose at their QRS
+OF_STRIP = 0.6  # that must be no other row's, for the rest of a strip to be used
 LEAST_S, MISSING_S = 1, 0.2  # of a lead, at least; of what is not read, said
 HOLE_MM = 2.5  # a hole in a trace that is wider is one in the signal, too
 
@@ -86,8 +88,8 @@ class Placed(NamedTuple):
 
     values: float64 array (12, 5000), mV, NaN where a lead is not shown; name: str, of the layout
     stretches: list of (lead, row, start, end), mm of the flat sheet
-    unsure: set of str, leads of which a part may be another row's; missing: {lead: s that were not
-    read of what is shown of it}
+    unsure: set of str, leads of which a part may be another row's; doubtful: list of (row, start,
+    end), where that part is left out; missing: {lead: s that were not read of what is shown of it}
     known: str, what says which lead is which; named: int, names that say it; broken: float, part
     of the limb leads' laws
     """
@@ -95,6 +97,7 @@ class Placed(NamedTuple):
     name: str
     stretches: list
     unsure: set
+    doubtful: list
     missing: dict
     known: str = ''
     named: int = 0
@@ -500,21 +503,27 @@ def _assemble(traced, order, px_per_mm, named):
     a strip: lead}."""
     heights, unsure = traced
     values = np.full((len(LEADS), SAMPLES), np.nan)
-    stretches, doubts, spans = [], {}, {}
+    placed = Placed(values, order.name, [], set(), [], {})
+    spans, tangled = {}, []
     for name, row, start, end, first, cell in order.cells:
         sign, lead = (-1, name[1:]) if name.startswith('-') else (1, name)
+        doubt = traces.doubt(heights[row], unsure[row], (start, end), px_per_mm)
+        if lead in LEADS[:6] and order.lead_rows >= 6:  # laws.reconcile() knows better
+            doubt = 0.0
+        if doubt > traces.UNSURE:
+            placed.unsure.add(lead)
+        if doubt > traces.TANGLED:
+            tangled.append(lead)
+            placed.doubtful.append((row, start, end))
+            sure = traces.without_doubt(heights[row], unsure[row], px_per_mm)
+            cell = _read(sure, (start, end), len(cell), order.frame, px_per_mm)
         spans[lead] = LEADS.index(lead), slice(first, first + len(cell))
         values[spans[lead]] = sign * cell
-        stretches.append((name, row, start, end))
-        doubts[lead] = traces.doubt(heights[row], unsure[row], (start, end), px_per_mm)
-        if lead in LEADS[:6] and order.lead_rows >= 6:  # laws.reconcile() knows better
-            doubts[lead] = 0.0
-    tangled = max(doubts, key=doubts.get)
-    if doubts[tangled] > traces.TANGLED:
-        raise NotAnECG(f'a sheet on which {tangled} runs into other rows, so that nobody knows '
-                       'which trace is whose; print it with fewer mm for a mV or in another layout')
-    placed = Placed(values, order.name, stretches,
-                    {lead for lead in LEADS if doubts[lead] > traces.UNSURE}, {})
+        placed.stretches.append((name, row, start, end))
+    if len(tangled) > MOST_TANGLED:
+        raise NotAnECG(f'a sheet on which {", ".join(tangled)} run into other rows, so that nobody '
+                       'knows which trace is whose; print it with fewer mm for a mV or in another '
+                       'layout')
     strips = [_use_strip(row, traced, order, placed, named.get(row), px_per_mm)
               for row in range(order.lead_rows, len(heights))]
     name = order.name + (f' + {", ".join(strips)}' if strips else '')
@@ -522,6 +531,8 @@ def _assemble(traced, order, px_per_mm, named):
               if np.isfinite(row).sum() < LEAST_S * SAMPLING_RATE]
     if absent:
         raise NotAnECG(f'a sheet as {name} without {", ".join(absent)}, expected all twelve leads')
+    whole = slice(0, round(order.frame.length / order.frame.mm_per_s * SAMPLING_RATE))
+    spans.update((lead, (LEADS.index(lead), whole)) for lead in strips if lead in spans)
     missing = {lead: np.isnan(values[span]).sum() / SAMPLING_RATE for lead, span in spans.items()}
     return placed._replace(name=name, missing={
         lead: seconds for lead, seconds in missing.items() if seconds > MISSING_S})
@@ -536,8 +547,12 @@ def _use_strip(row, traced, order, placed, named, px_per_mm):
     strip[:count] = _read(heights, span, count, frame, px_per_mm)
     found = laws.lead_of(strip, placed.values, named)
     doubt = traces.doubt(heights, unsure, span, px_per_mm)
-    if doubt > (traces.UNSURE if found is None else traces.TANGLED):
-        found = named, 0, 'runs into other rows'
+    if doubt > traces.UNSURE:
+        shown = np.isfinite(strip).sum()
+        sure = traces.without_doubt(heights, unsure, px_per_mm)
+        strip[:count] = _read(sure, span, count, frame, px_per_mm)
+        if found is None or np.isfinite(strip).sum() < OF_STRIP * shown:
+            found = named, 0, 'runs into other rows'
     if found is None:
         raise NotAnECG(f'a sheet as {order.name} whose row {row + 1}, a rhythm strip, is like none '
                        'of its leads; are there two ECGs on it?')
@@ -545,7 +560,7 @@ def _use_strip(row, traced, order, placed, named, px_per_mm):
     if useless:
         return f'{lead or f"row {row + 1}"} ({useless}, not used)'
     if doubt > traces.UNSURE:
-        placed.unsure.add(lead)
+        placed.doubtful.append((row, *span))
     strip = np.roll(strip, shift)
     shown = placed.values[LEADS.index(lead)]
     level = np.nanmedian(shown - strip)

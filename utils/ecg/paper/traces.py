@@ -26,7 +26,8 @@ ALONG, UPRIGHT = np.float32(0.01), np.float32(0.003)  # costs of a pixel of ink
 AWAY = np.float32(0.002)  # cost of a mm from the baseline
 GAP = np.float32(4)  # cost of a pixel without ink, along; 1 upright
 NO_GAP, BESIDE_MM = np.float32(0.02), 5  # where a row has no ink within these mm
-UNSURE, TANGLED = 0.02, 0.1  # doubt of what may be wrong, and of what mostly is
+UNSURE, TANGLED = 0.02, 0.07  # doubt of what may be wrong, and of what often is
+DOUBTFUL_MM, NEAR_MM = 0.3, 2  # of a trace that is left out, with so much around
 ENDS_MM = 2  # of a lead, where a line between leads may stand
 # Width, with its edges, of what is a row's; width and height of what is no print, if it is none's.
 OWN_MM, UNEXPLAINED_MM = 1.4, (25, 4)
@@ -145,6 +146,13 @@ def doubt(row, unsure, span, px_per_mm):
     size, apart = (np.nansum((each[part] - np.nanmedian(each[part])) ** 2)
                    for each in (row, unsure))
     return apart / max(size, 1e-9)
+
+
+def without_doubt(row, unsure, px_per_mm):
+    """A trace without what may be another row's, and what is near that: float array (width,); row,
+    unsure: float arrays (width,), one of read()"""
+    away = np.nan_to_num(np.abs(unsure)) > DOUBTFUL_MM * px_per_mm
+    return np.where(maximum_filter1d(away, int(2 * NEAR_MM * px_per_mm)), np.nan, row)
 
 
 def refuse_unexplained(ink, heights, span, px_per_mm):
