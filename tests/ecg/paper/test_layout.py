@@ -187,6 +187,14 @@ def test_two_sheets_beside_each_other_are_refused():
         read_sheet(np.hstack([picture, picture]))
 
 
+@pytest.mark.parametrize('axis', [0, 1])
+def test_two_sheets_on_a_table_are_refused(axis):
+    picture = draw_sheet(HEART, replace(DRAWN, dpi=110.0)).picture
+    table = np.full_like(picture, 90)[:200] if axis == 0 else np.full_like(picture, 90)[:, :200]
+    with pytest.raises(NotAnECG, match='several grids of ECG paper'):
+        read_sheet(np.concatenate([picture, table, picture], axis))
+
+
 def test_a_scale_that_cannot_be_read_is_not_taken_for_granted():
     style = replace(DRAWN, pulse='none', footer='25 mm/s  7 mm/mV')
     with pytest.raises(NotAnECG, match='mm/mV is printed, and the number before it cannot be read'):

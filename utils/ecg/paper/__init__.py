@@ -100,6 +100,9 @@ def read_sheet(picture, page=1, drawn=None):
         raise NotAnECG('a picture without the grid of ECG paper, or with one of about '
                        f'{found.px_per_mm:.1f} pixels a mm, expected 4 or more: a sheet is 1200 '
                        'pixels wide then; scan or photograph it anew')
+    if found.another:
+        raise NotAnECG('a picture with several grids of ECG paper, as of two sheets or of leads in '
+                       'frames of their own, expected one; cut out one sheet')
     for margin in ink.MARGINS:
         flat, inside, origin = ink.lay_flat(picture, found, FLAT, margin)
         dark, hidden = ink.find_ink(flat, inside, FLAT, margin)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from scipy.interpolate import RBFInterpolator
 from scipy.ndimage import map_coordinates, maximum_filter1d
+from scipy.spatial import cKDTree
 
 LARGEST = 2000  # pixels, the longer side of the picture in which it is looked for
 PATCH = 384  # pixels of the patches whose spectra are averaged
@@ -26,6 +27,7 @@ PERIODS = {1: 5, 5: 2}  # to each side of a node that are looked at; {mm of a pe
 HARMONICS = {1: (1,), 5: (1, 2, 4)}  # traces have less of what a line every 5 mm has more of
 SAMPLES = 4  # of the shortest of these
 CLEAR, AWAY_MM = 0.45, 0.3  # of the first node, that others must be; that one may be off
+APART_MM, ANOTHER_MM2 = 25, 3000  # from all nodes, where another grid is, and how large
 CARRIED, UNSEEN = 4, 0.1  # nodes over which the mesh is carried on unseen; what such ones count
 NEAR = 2  # nodes around, which say where one should be
 BESIDE = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x]
@@ -65,7 +67,8 @@ class Grid(NamedTuple):
     bend: two float arrays (rows, columns), pixels to the right and down, every BEND_MM from
         BEYOND_MM before `low`
     low, high: float arrays (2,), mm, between which there is a grid; px_per_mm: float
-    ruled: whether it is printed, and not what unruled.find_scale() made up
+    ruled: whether it is printed, and not what unruled.find_scale() made up; another: whether there
+        is another grid in the picture that does not belong to it
     """
     homography: np.ndarray
     bend: list
@@ -73,6 +76,7 @@ class Grid(NamedTuple):
     high: np.ndarray
     px_per_mm: float
     ruled: bool = True
+    another: bool = False
 
     def pixels(self, places):
         """Pixels of places on the sheet; places: float array (n, 2), mm -> (n, 2), x and y."""
@@ -101,8 +105,9 @@ def find_grid(picture):
     waves = _find_waves(lines)
     if waves is None:
         return None
-    on_sheet, places = _grow(lines, *waves)
-    return _fit(on_sheet, (places + 0.5) * shrunk - 0.5)
+    on_sheet, places, another = _grow(lines, *waves)
+    found = _fit(on_sheet, (places + 0.5) * shrunk - 0.5)
+    return found and found._replace(another=another)
 
 
 def _lines_of(picture):
@@ -192,7 +197,8 @@ def _grow(lines, waves, period):
     """Follow the grid from where it is clearest, node by node, always on from the clearest.
 
     waves: of _find_waves(); period: their mm
-    Returns: (on_sheet, places): float arrays (n, 2), mm and pixels of the nodes that were seen
+    Returns: (on_sheet, places, another): float arrays (n, 2), mm and pixels of the nodes that were
+        seen; bool, whether a grid is seen elsewhere, too
     """
     side, patch, queue = 2 * MOST + 1, _patch(period), []
     nodes = Nodes(np.empty((side, side, 2)), np.empty((side, side, 2, 2)),
@@ -205,8 +211,10 @@ def _grow(lines, waves, period):
             if nodes.clear[there] < 0 and min(there) >= NEAR and max(there) < side - NEAR:
                 heapq.heappush(queue, (-clear, there, node))
 
-    clearest = _clearest(lines, np.linalg.inv(np.stack(waves) * period), patch)
-    place((MOST, MOST), *clearest)
+    jacobian = np.linalg.inv(np.stack(waves) * period)
+    clear_at = _look_around(lines, jacobian, patch)
+    least, (x, y, *off) = CLEAR * clear_at[:, 0].max(), clear_at[clear_at[:, 0].argmax(), 1:]
+    place((MOST, MOST), np.array([x, y]) + jacobian @ off, jacobian, least / CLEAR)
     while queue:
         _, node, origin = heapq.heappop(queue)
         if nodes.clear[node] > 0:
@@ -216,12 +224,16 @@ def _grow(lines, waves, period):
             continue
         off, clear = _measure(lines, at, jacobian, patch)
         away = min(nodes.clear[origin], 0) - 1
-        if clear > CLEAR * clearest[-1] and np.abs(off).max() < AWAY_MM:
+        if clear > least and np.abs(off).max() < AWAY_MM:
             place(node, at + jacobian @ off, jacobian, clear)
         elif away >= -CARRIED and nodes.clear[node] == -np.inf:
             place(node, at, jacobian, away)
     seen = np.argwhere(nodes.clear > 0)
-    return (seen[:, ::-1] - MOST) * float(NODE_MM), nodes.places[tuple(seen.T)]
+    places = nodes.places[tuple(seen.T)]
+    apart = cKDTree(places).query(clear_at[clear_at[:, 0] > least, 1:3])[0]
+    mm = np.sqrt(abs(np.linalg.det(jacobian)))
+    another = (apart > APART_MM * mm).sum() * FIRST_MM ** 2 > ANOTHER_MM2
+    return (seen[:, ::-1] - MOST) * float(NODE_MM), places, another
 
 
 def _patch(period):
@@ -235,16 +247,16 @@ def _patch(period):
     return Patch(*np.meshgrid(mm, mm), window, waves, periods)
 
 
-def _clearest(lines, jacobian, patch):
-    """Where waves of one frequency are seen best: (place, jacobian, how clear they are)."""
+def _look_around(lines, jacobian, patch):
+    """How clear waves of one frequency are every FIRST_MM: float array (n, 5), of each place how
+    clear they are, x, y, and how far off, as _measure()."""
     step = FIRST_MM * np.sqrt(abs(np.linalg.det(jacobian)))
     found = []
     for y in np.arange(step / 2, lines.shape[0], step):
         for x in np.arange(step / 2, lines.shape[1], step):
             off, clear = _measure(lines, (x, y), jacobian, patch)
             found.append((clear, x, y, *off))
-    clear, *there = max(found)
-    return np.array(there[:2]) + jacobian @ there[2:], jacobian, clear
+    return np.array(found)
 
 
 def _expect(nodes, node, jacobian):
