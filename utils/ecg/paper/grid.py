@@ -105,9 +105,12 @@ def find_grid(picture):
     waves = _find_waves(lines)
     if waves is None:
         return None
-    on_sheet, places, another = _grow(lines, *waves)
+    (across, down), period = waves
+    patch, jacobian = _patch(period), np.linalg.inv(np.stack([across, down]) * period)
+    around = _look_around(lines, jacobian, patch)
+    on_sheet, places = _grow(lines, max(around), jacobian, patch)
     found = _fit(on_sheet, (places + 0.5) * shrunk - 0.5)
-    return found and found._replace(another=another)
+    return found and found._replace(another=_is_another(around, places, jacobian))
 
 
 def _lines_of(picture):
@@ -193,14 +196,14 @@ def _comb(spectrum, periods, angles, turned, harmonics):
     return total / np.maximum(count, 1)
 
 
-def _grow(lines, waves, period):
+def _grow(lines, first, jacobian, patch):
     """Follow the grid from where it is clearest, node by node, always on from the clearest.
 
-    waves: of _find_waves(); period: their mm
-    Returns: (on_sheet, places, another): float arrays (n, 2), mm and pixels of the nodes that were
-        seen; bool, whether a grid is seen elsewhere, too
+    first: one of _look_around(); jacobian: float array (2, 2), pixels a mm, there; patch: Patch
+    Returns: (on_sheet, places): float arrays (n, 2), mm and pixels of the nodes that were seen
     """
-    side, patch, queue = 2 * MOST + 1, _patch(period), []
+    clearest, x, y, *off = first
+    side, queue = 2 * MOST + 1, []
     nodes = Nodes(np.empty((side, side, 2)), np.empty((side, side, 2, 2)),
                   np.full((side, side), -np.inf))
 
@@ -211,10 +214,7 @@ def _grow(lines, waves, period):
             if nodes.clear[there] < 0 and min(there) >= NEAR and max(there) < side - NEAR:
                 heapq.heappush(queue, (-clear, there, node))
 
-    jacobian = np.linalg.inv(np.stack(waves) * period)
-    clear_at = _look_around(lines, jacobian, patch)
-    least, (x, y, *off) = CLEAR * clear_at[:, 0].max(), clear_at[clear_at[:, 0].argmax(), 1:]
-    place((MOST, MOST), np.array([x, y]) + jacobian @ off, jacobian, least / CLEAR)
+    place((MOST, MOST), np.array([x, y]) + jacobian @ off, jacobian, clearest)
     while queue:
         _, node, origin = heapq.heappop(queue)
         if nodes.clear[node] > 0:
@@ -224,16 +224,21 @@ def _grow(lines, waves, period):
             continue
         off, clear = _measure(lines, at, jacobian, patch)
         away = min(nodes.clear[origin], 0) - 1
-        if clear > least and np.abs(off).max() < AWAY_MM:
+        if clear > CLEAR * clearest and np.abs(off).max() < AWAY_MM:
             place(node, at + jacobian @ off, jacobian, clear)
         elif away >= -CARRIED and nodes.clear[node] == -np.inf:
             place(node, at, jacobian, away)
     seen = np.argwhere(nodes.clear > 0)
-    places = nodes.places[tuple(seen.T)]
-    apart = cKDTree(places).query(clear_at[clear_at[:, 0] > least, 1:3])[0]
-    mm = np.sqrt(abs(np.linalg.det(jacobian)))
-    another = (apart > APART_MM * mm).sum() * FIRST_MM ** 2 > ANOTHER_MM2
-    return (seen[:, ::-1] - MOST) * float(NODE_MM), places, another
+    return (seen[:, ::-1] - MOST) * float(NODE_MM), nodes.places[tuple(seen.T)]
+
+
+def _is_another(around, places, jacobian):
+    """Whether a grid is seen where there are no nodes near; around: as _look_around(); places:
+    float array (n, 2), the nodes'"""
+    least = CLEAR * max(around)[0]
+    clear = np.array([(x, y) for each, x, y, *_ in around if each > least])
+    apart = cKDTree(places).query(clear)[0] / np.sqrt(abs(np.linalg.det(jacobian)))
+    return (apart > APART_MM).sum() * FIRST_MM ** 2 > ANOTHER_MM2
 
 
 def _patch(period):
@@ -248,15 +253,15 @@ def _patch(period):
 
 
 def _look_around(lines, jacobian, patch):
-    """How clear waves of one frequency are every FIRST_MM: float array (n, 5), of each place how
-    clear they are, x, y, and how far off, as _measure()."""
+    """How clear waves of one frequency are every FIRST_MM: list of (how clear, x, y, off by
+    x, by y), as _measure()."""
     step = FIRST_MM * np.sqrt(abs(np.linalg.det(jacobian)))
     found = []
     for y in np.arange(step / 2, lines.shape[0], step):
         for x in np.arange(step / 2, lines.shape[1], step):
             off, clear = _measure(lines, (x, y), jacobian, patch)
             found.append((clear, x, y, *off))
-    return np.array(found)
+    return found
 
 
 def _expect(nodes, node, jacobian):
