@@ -54,7 +54,7 @@ def test_bent_paper_has_its_mm_in_place(bend, fine):
                      borderMode=cv2.BORDER_REPLICATE)
     back = np.linalg.inv(sheet.to_pixels)
     assert away(grid.find_grid(bent), bent, lambda places: cv2.perspectiveTransform(
-        np.stack(bend(*places.T, *size), axis=1)[None], back)[0]) < 0.15
+        np.stack(bend(*places.T, *size), axis=1)[None], back)[0]) < 0.1
 
 
 @pytest.mark.parametrize('turns', [1, 2, 3])

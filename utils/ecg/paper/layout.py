@@ -82,6 +82,11 @@ class Frame(NamedTuple):
     sure: float = 0.0
     inner: float = 1.0
 
+    @property
+    def samples(self):
+        """Of the whole length."""
+        return round(self.length / self.mm_per_s * SAMPLING_RATE)
+
 
 class Placed(NamedTuple):
     """What a sheet shows.
@@ -531,8 +536,8 @@ def _assemble(traced, order, px_per_mm, named):
               if np.isfinite(row).sum() < LEAST_S * SAMPLING_RATE]
     if absent:
         raise NotAnECG(f'a sheet as {name} without {", ".join(absent)}, expected all twelve leads')
-    whole = slice(0, round(order.frame.length / order.frame.mm_per_s * SAMPLING_RATE))
-    spans.update((lead, (LEADS.index(lead), whole)) for lead in strips if lead in spans)
+    spans.update((lead, (LEADS.index(lead), slice(0, order.frame.samples))) for lead in strips
+                 if lead in spans)
     missing = {lead: np.isnan(values[span]).sum() / SAMPLING_RATE for lead, span in spans.items()}
     return placed._replace(name=name, missing={
         lead: seconds for lead, seconds in missing.items() if seconds > MISSING_S})
@@ -543,7 +548,7 @@ def _use_strip(row, traced, order, placed, named, px_per_mm):
     heights, unsure = (each[row] for each in traced)
     frame, later = order.frame, order.shear * (row - (len(traced[0]) - 1) / 2)
     span = frame.start + later, frame.end + later
-    strip, count = np.full(SAMPLES, np.nan), round(frame.length / frame.mm_per_s * SAMPLING_RATE)
+    strip, count = np.full(SAMPLES, np.nan), frame.samples
     strip[:count] = _read(heights, span, count, frame, px_per_mm)
     found = laws.lead_of(strip, placed.values, named)
     doubt = traces.doubt(heights, unsure, span, px_per_mm)
