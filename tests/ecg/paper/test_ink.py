@@ -67,6 +67,16 @@ def test_qrs_that_stand_above_each_other_are_no_frame():
     assert (ink.find_ink(flat, inside, paper.FLAT)[0][black] > 0.5).mean() > 0.98
 
 
+def test_strokes_that_meet_are_no_stain():
+    picture = draw_sheet(HEART, Style(layout='3x4', top=42.4, header=('', ''), footer='')).picture
+    found = grid.find_grid(picture)
+    flat, inside, _ = ink.lay_flat(picture, found, paper.FLAT)
+    strokes = np.zeros(inside.shape, bool)
+    strokes[40 * paper.FLAT:55 * paper.FLAT, 640:659] = True
+    flat[strokes] = 20
+    assert (ink.find_ink(flat, inside, paper.FLAT)[0][strokes] > 0.5).mean() > 0.9
+
+
 def test_traces_go_on_where_a_shadow_hides_the_grid():
     style = Style(layout='3x4', dpi=150.0)
     picture, bare = (draw_sheet(HEART, each).picture for each in

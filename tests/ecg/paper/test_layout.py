@@ -119,8 +119,8 @@ def test_a_strip_of_another_time_is_not_used():
 def tangle(monkeypatch):
     """Makes it doubtful which trace is that of a row, between two places, mm behind its begin."""
     def tangle(row, start=0, end=300):
-        def read(ink, hidden, px_per_mm):
-            heights, unsure = traces_read(ink, hidden, px_per_mm)
+        def read(ink, hidden, inside, px_per_mm):
+            heights, unsure = traces_read(ink, hidden, inside, px_per_mm)
             first = np.flatnonzero(np.isfinite(heights[row]))[0]
             part = slice(first + start * px_per_mm, first + end * px_per_mm)
             unsure[row, part] = (heights[row] - np.nanmedian(heights[row]))[part]

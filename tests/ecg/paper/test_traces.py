@@ -28,7 +28,8 @@ def spikes(x, at, size, width=10):
 
 def read(rows):
     ink = draw(rows)
-    return traces.read(ink, np.zeros(ink.shape, bool), PX)
+    nowhere = np.zeros(ink.shape, bool)
+    return traces.read(ink, nowhere, ~nowhere, PX)
 
 
 def test_spikes_are_followed_to_their_tips():
@@ -36,6 +37,26 @@ def test_spikes_are_followed_to_their_tips():
     for row, heights in zip(rows, read(rows)[0]):
         true = row(np.arange(1600.0))
         assert np.sqrt(np.mean((heights - true)[20:-20] ** 2)) < 0.12 * true.std()
+
+
+def test_a_line_below_a_spike_is_no_way_past_it():
+    row = draw([lambda x: 320 - spikes(x, 0, 200, width=16)])
+    row[318:322] = np.maximum(row[318:322], 0.6)
+    heights = traces.measure(row[None], row[None] == 1, PX)[0]
+    true = 320 - spikes(np.arange(1600.0), 0, 200, width=16)
+    assert np.sqrt(np.mean((heights - true)[20:-20] ** 2)) < 0.12 * true.std()
+
+
+def test_a_trace_that_goes_out_of_the_picture_is_in_doubt_there():
+    ink = draw([lambda x: 200 - spikes(x, 0, 120), lambda x: 400 + spikes(x, 0, 90)])
+    inside = np.ones(ink.shape, bool)
+    inside[:100] = False
+    heights, unsure = traces.read(ink * inside, ~inside & False, inside, PX)
+    beyond = np.isinf(unsure)
+    assert not beyond[1].any()
+    assert (beyond[0].reshape(-1, 200).any(axis=1)).all()
+    assert np.abs(np.flatnonzero(beyond[0]) % 200 - 100).max() <= 3
+    assert traces.doubt(heights[0], unsure[0], (0, 200), PX) > traces.TANGLED
 
 
 def test_a_row_that_leaves_its_level_does_not_take_the_next_one():

@@ -109,7 +109,7 @@ def read_sheet(picture, page=1, drawn=None):
         if not ink.goes_on(dark, FLAT):
             break
     exact = drawn and _read_lines(drawn.moved(_to_flat(found, origin, drawn.px_per_mm)), dark)
-    turn, (heights, frame, placed) = exact or _read_turned(dark, hidden)
+    turn, (heights, frame, placed) = exact or _read_turned(dark, hidden, inside)
     lines = [(lead, found.pixels(_on_flat(heights[row], (start, end), dark.shape, turn) / FLAT
                                  + origin)) for lead, row, start, end in placed.stretches]
     values, shown = placed.values, np.isfinite(placed.values)
@@ -143,17 +143,17 @@ def _has_grid(picture):
     return found is not None and found.px_per_mm >= COARSEST
 
 
-def _read_turned(dark, hidden):
+def _read_turned(*sheet):
     """(how often it has to be turned by 90 degrees, what _read_traces() then gives).
 
     What is not upright must keep the laws well, as V4 to V6 nearly keep Cabrera's, and have names
     or a pulse: rows from V6 up to I keep them, too, from left to right and from right to left.
     """
     found, problems = [], []
-    for turn in (0, 2) if ink.is_level(dark, FLAT) else (1, 3):
+    for turn in (0, 2) if ink.is_level(sheet[0], FLAT) else (1, 3):
         try:
             found.append((turn, _read_traces(*(
-                np.ascontiguousarray(np.rot90(each, turn)) for each in (dark, hidden)))))
+                np.ascontiguousarray(np.rot90(each, turn)) for each in sheet))))
             _, frame, placed = found[-1][1]
             if _is_certain(frame, placed) or not turn and placed.broken < CERTAIN:
                 return found[-1]
@@ -221,9 +221,9 @@ def _to_flat(found, origin, true):
     return lambda places: places @ matrix[:2] + matrix[2]
 
 
-def _read_traces(dark, hidden):
+def _read_traces(dark, hidden, inside):
     """What stands on a sheet that is upright: (heights as traces.read(), Frame, Placed)."""
-    heights, unsure = traces.read(dark, hidden, FLAT)
+    heights, unsure = traces.read(dark, hidden, inside, FLAT)
     if not len(heights):
         raise NotAnECG(NO_TRACE)
     words = labels.read_words(dark, heights, FLAT)
@@ -235,9 +235,6 @@ def _read_traces(dark, hidden):
                               labels.scale_of(words), FLAT)
     placed = layout.place(heights, unsure, frame, names, FLAT)
     traces.refuse_unexplained(dark, heights, placed.span, FLAT)
-    for row, start, end in placed.doubtful:
-        part = row, slice(max(int(start * FLAT), 0), int(end * FLAT))
-        heights[part] = traces.without_doubt(heights[part], unsure[part], FLAT)
     return heights, frame, placed
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 MARGINS = 24, 60  # mm around the grid that may hold a part of a trace; where it goes on there
 LARGEST = 420  # mm of a sheet
-THICK_MM = 2.2  # what is as thick in both directions is no trace
+THICK_MM, STAIN_MM = 2.2, 4  # what is so thick, and goes so far both ways, is no trace
 FRAME_MM = 150  # and neither is what is straight over such a length, or half of it upright
 EDGE = 0.3  # of the ink's darkness: the edge of the paper is fainter
 WIDEST_MM = 1  # of what hides a trace
@@ -90,7 +90,10 @@ def _is_thick(found, px_per_mm):
     """Where a stain or the table is: bool array (height, width)."""
     square = np.ones((int(THICK_MM * px_per_mm),) * 2, np.uint8)
     dark = cv2.morphologyEx((found > 0.5).astype(np.uint8), cv2.MORPH_OPEN, square)
-    return cv2.dilate(dark, square) > 0
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(dark)
+    large = stats[:, 2:4].min(axis=1) > STAIN_MM * px_per_mm
+    large[0] = False
+    return cv2.dilate(large[labels].astype(np.uint8), square) > 0
 
 
 def _is_frame(found, px_per_mm, margin):

@@ -93,8 +93,8 @@ class Placed(NamedTuple):
 
     values: float64 array (12, 5000), mV, NaN where a lead is not shown; name: str, of the layout
     stretches: list of (lead, row, start, end), mm of the flat sheet
-    unsure: set of str, leads of which a part may be another row's; doubtful: list of (row, start,
-    end), where that part is left out; missing: {lead: s that were not read of what is shown of it}
+    unsure: set of str, leads of which a part may be another row's
+    missing: {lead: s that were not read of what is shown of it}
     known: str, what says which lead is which; named: int, names that say it; broken: float, part
     of the limb leads' laws
     """
@@ -102,7 +102,6 @@ class Placed(NamedTuple):
     name: str
     stretches: list
     unsure: set
-    doubtful: list
     missing: dict
     known: str = ''
     named: int = 0
@@ -348,8 +347,8 @@ def _off(value, those):
 def place(heights, unsure, frame, names, px_per_mm):
     """Find the layout.
 
-    heights, unsure: float arrays (rows, width), pixels, as traces.read(); frame: Frame; names: list
-        of labels.Word
+    heights, unsure: float arrays (rows, width), pixels, as traces.read(), where what is left out of
+        a lead becomes NaN; frame: Frame; names: list of labels.Word
     Returns: Placed, what agrees best with the laws and with the names
     Raises: NotAnECG
     """
@@ -508,7 +507,7 @@ def _assemble(traced, order, px_per_mm, named):
     a strip: lead}."""
     heights, unsure = traced
     values = np.full((len(LEADS), SAMPLES), np.nan)
-    placed = Placed(values, order.name, [], set(), [], {})
+    placed = Placed(values, order.name, [], set(), {})
     spans, tangled = {}, []
     for name, row, start, end, first, cell in order.cells:
         sign, lead = (-1, name[1:]) if name.startswith('-') else (1, name)
@@ -519,16 +518,15 @@ def _assemble(traced, order, px_per_mm, named):
             placed.unsure.add(lead)
         if doubt > traces.TANGLED:
             tangled.append(lead)
-            placed.doubtful.append((row, start, end))
-            sure = traces.without_doubt(heights[row], unsure[row], px_per_mm)
-            cell = _read(sure, (start, end), len(cell), order.frame, px_per_mm)
+            traces.leave_out_doubt(heights[row], unsure[row], (start, end), px_per_mm)
+            cell = _read(heights[row], (start, end), len(cell), order.frame, px_per_mm)
         spans[lead] = LEADS.index(lead), slice(first, first + len(cell))
         values[spans[lead]] = sign * cell
         placed.stretches.append((name, row, start, end))
     if len(tangled) > MOST_TANGLED:
-        raise NotAnECG(f'a sheet on which {", ".join(tangled)} run into other rows, so that nobody '
-                       'knows which trace is whose; print it with fewer mm for a mV or in another '
-                       'layout')
+        raise NotAnECG(f'a sheet on which {", ".join(tangled)} run into other rows or out of the '
+                       'picture, so that nobody knows which trace is whose; print it with fewer mm '
+                       'for a mV or in another layout')
     strips = [_use_strip(row, traced, order, placed, named.get(row), px_per_mm)
               for row in range(order.lead_rows, len(heights))]
     name = order.name + (f' + {", ".join(strips)}' if strips else '')
@@ -554,8 +552,8 @@ def _use_strip(row, traced, order, placed, named, px_per_mm):
     doubt = traces.doubt(heights, unsure, span, px_per_mm)
     if doubt > traces.UNSURE:
         shown = np.isfinite(strip).sum()
-        sure = traces.without_doubt(heights, unsure, px_per_mm)
-        strip[:count] = _read(sure, span, count, frame, px_per_mm)
+        traces.leave_out_doubt(heights, unsure, span, px_per_mm)
+        strip[:count] = _read(heights, span, count, frame, px_per_mm)
         if found is None or np.isfinite(strip).sum() < OF_STRIP * shown:
             found = named, 0, 'runs into other rows'
     if found is None:
@@ -564,8 +562,6 @@ def _use_strip(row, traced, order, placed, named, px_per_mm):
     lead, shift, useless = found
     if useless:
         return f'{lead or f"row {row + 1}"} ({useless}, not used)'
-    if doubt > traces.UNSURE:
-        placed.doubtful.append((row, *span))
     strip = np.roll(strip, shift)
     shown = placed.values[LEADS.index(lead)]
     level = np.nanmedian(shown - strip)

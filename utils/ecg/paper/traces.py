@@ -23,11 +23,13 @@ REACH_MM, APART = 32, 1.6  # that a trace may go up and down from its baseline; 
 COVERED = 0.55  # of the columns of the longest row that another row has ink in
 CLOSEST_MM, SAME = 7, 0.4  # rows are not nearer; of rows' distance, peaks are the same row's
 ALONG, UPRIGHT = np.float32(0.01), np.float32(0.003)  # costs of a pixel of ink
+EXPLAINED = np.float32(0.006)  # gain of one that surely is the row's, upright: no QRS is passed by
 AWAY = np.float32(0.002)  # cost of a mm from the baseline
 GAP = np.float32(4)  # cost of a pixel without ink, along; 1 upright
 NO_GAP, BESIDE_MM = np.float32(0.02), 5  # where a row has no ink within these mm
 UNSURE, TANGLED = 0.02, 0.07  # doubt of what may be wrong, and of what often is
 DOUBTFUL_MM, NEAR_MM = 0.3, 2  # of a trace that is left out, with so much around
+CUT_MM = 0.4  # from the picture's edge, where a trace is cut off
 ENDS_MM = 2  # of a lead, where a line between leads may stand
 # Width, with its edges, of what is a row's; width and height of what is no print, if it is none's.
 OWN_MM, UNEXPLAINED_MM = 1.4, (25, 4)
@@ -87,12 +89,13 @@ def _one_each(peaks):
     return peaks
 
 
-def read(ink, hidden, px_per_mm):
+def read(ink, hidden, inside, px_per_mm):
     """Read the traces.
 
-    ink, hidden: arrays (height, width), as ink.find_ink()
+    ink, hidden: arrays (height, width), as ink.find_ink(); inside: as ink.lay_flat()
     Returns: (heights, unsure): two float arrays (rows, width), of no rows where there are none: as
-        measure(), and how much higher it is than with only what surely is a row's ink
+        measure(), and how much higher it is than with only what surely is a row's ink, or infinite
+        where it goes on beyond the picture
     """
     baselines = find_rows(ink, px_per_mm)
     if not len(baselines):
@@ -105,10 +108,11 @@ def read(ink, hidden, px_per_mm):
         del own, sure  # 100 MB of 12 rows
         baselines, levels = baselines[rows], (levels + wander)[rows]
         own, sure = own_ink(ink, hidden, baselines, levels, px_per_mm)
-    heights = measure(own, px_per_mm)
+    heights = measure(own, sure, px_per_mm)
     own *= sure
-    unsure = heights - measure(own, px_per_mm)
+    unsure = heights - measure(own, sure, px_per_mm)
     heights += (baselines - own.shape[1] // 2)[:, None]
+    unsure[_is_cut(heights, inside, px_per_mm)] = np.inf
     moving = [_moves(row, 0.6 * px_per_mm) for row in heights]
     # The first and the last row may be a straight line: the edge of the paper.
     rows = slice(np.argmax(moving), len(moving) - np.argmax(moving[::-1]) if any(moving) else 0)
@@ -127,6 +131,16 @@ def _wander(own, px_per_mm):
         steps = median_filter(steps, BASELINE_MM * px_per_mm // 8, mode='nearest')
         result.append(np.interp(x, x[::8], steps))
     return np.stack(result)
+
+
+def _is_cut(heights, inside, px_per_mm):
+    """Where traces go out of the picture at its upper or lower edge: bool array (rows, width)."""
+    reach = int(CUT_MM * px_per_mm)
+    inner = cv2.erode(np.pad(inside.astype(np.uint8), [(reach, reach), (0, 0)]),
+                      np.ones((2 * reach + 1, 1), np.uint8))[reach:-reach] > 0
+    there = np.isfinite(heights)
+    y = np.clip(np.where(there, heights, 0).astype(int), 0, len(inside) - 1)
+    return there & ~inner[y, np.arange(inside.shape[1])]
 
 
 def _moves(row, least):
@@ -148,11 +162,12 @@ def doubt(row, unsure, span, px_per_mm):
     return apart / max(size, 1e-9)
 
 
-def without_doubt(row, unsure, px_per_mm):
-    """A trace without what may be another row's, and what is near that: float array (width,); row,
-    unsure: float arrays (width,), one of read()"""
-    away = np.nan_to_num(np.abs(unsure)) > DOUBTFUL_MM * px_per_mm
-    return np.where(maximum_filter1d(away, int(2 * NEAR_MM * px_per_mm)), np.nan, row)
+def leave_out_doubt(row, unsure, span, px_per_mm):
+    """Take out of a trace what may be another row's, and what is near that: as doubt(); `row`
+    changes."""
+    part = slice(max(int(span[0] * px_per_mm), 0), int(span[1] * px_per_mm))
+    away = np.nan_to_num(np.abs(unsure[part])) > DOUBTFUL_MM * px_per_mm
+    row[part][maximum_filter1d(away, int(2 * NEAR_MM * px_per_mm))] = np.nan
 
 
 def refuse_unexplained(ink, heights, span, px_per_mm):
@@ -173,14 +188,15 @@ def refuse_unexplained(ink, heights, span, px_per_mm):
                        f'{len(heights)} rows; is there more on it than one ECG?')
 
 
-def follow(own, px_per_mm):
+def follow(own, sure, px_per_mm):
     """Follow the trace of each row through all columns.
 
-    own: float32 array (rows, height, width), as own_ink()
+    own, sure: arrays (rows, height, width), as own_ink()
     Returns: int array (rows, width, 2): the y from and to which it goes within a column
     """
     white = np.moveaxis(np.maximum(1 - own / FAINT, 0), 2, 0).copy()
-    climbed = np.cumsum(white + UPRIGHT, axis=2)
+    explained = np.moveaxis(sure & (own > INK), 2, 0)
+    climbed = np.cumsum(white + UPRIGHT - EXPLAINED * explained, axis=2)
     there = _closed((white < 1 - INK).any(axis=2), int(BESIDE_MM * px_per_mm))
     white *= np.where(there, GAP, NO_GAP)[:, :, None]
     off = np.arange(white.shape[2], dtype=np.float32) - white.shape[2] // 2
@@ -233,14 +249,14 @@ def own_ink(ink, hidden, baselines, levels, px_per_mm):
     return own, sure
 
 
-def measure(own, px_per_mm):
+def measure(own, sure, px_per_mm):
     """The height of each trace, to parts of a pixel.
 
-    own: as own_ink()
+    own, sure: as own_ink()
     Returns: float array (rows, width), y in pixels of `own`, NaN where there is no ink
     """
     return np.stack([_measure(ink, path, px_per_mm)
-                     for ink, path in zip(own, follow(own, px_per_mm))])
+                     for ink, path in zip(own, follow(own, sure, px_per_mm))])
 
 
 def _measure(ink, path, px_per_mm):
