@@ -27,7 +27,11 @@ def on_a_table(picture):
     return np.pad(picture, [(150, 150), (150, 150), (0, 0)], constant_values=60)
 
 
-@pytest.mark.parametrize('change', [copied, creased, on_a_table])
+def negative(picture):
+    return 255 - picture
+
+
+@pytest.mark.parametrize('change', [copied, creased, on_a_table, negative])
 def test_what_is_no_ink_leaves_the_traces(change):
     style = Style(layout='3x4', grid='red', fine='none', trace_width=0.4, spacing=27.0)
     read = paper.read_sheet(change(draw_sheet(HEART, style).picture))
@@ -65,6 +69,28 @@ def test_qrs_that_stand_above_each_other_are_no_frame():
     flat, inside, _ = ink.lay_flat(sheet.picture, found, paper.FLAT)
     black = (flat.max(axis=2) < 60) & inside
     assert (ink.find_ink(flat, inside, paper.FLAT)[0][black] > 0.5).mean() > 0.98
+
+
+def test_traces_paler_than_the_print_are_read():
+    style = Style(layout='3x4', ink='#6060c0', trace_width=0.2, header=('', ''), footer='')
+    picture = draw_sheet(HEART, style).picture.copy()
+    for y in range(50, 200, 30):
+        cv2.putText(picture, 'SINUS RHYTHM, NORMAL ECG, 72 BPM', (150, y), 0, 1, (0, 0, 0), 3)
+    read = paper.read_sheet(picture)
+    for lead, values in enumerate(read.raw.values):
+        there = np.isfinite(values)
+        assert there.mean() == pytest.approx(0.25, abs=0.01)
+        assert np.corrcoef(values[there], HEART[lead, there])[0, 1] > 0.93, lead
+
+
+def test_what_may_run_either_way_is_tried_both_ways():
+    dark = np.zeros((2600, 2200), np.float32)
+    for y in range(190, 2600, 200):
+        dark[y:y + 3, 70:2130] = 1
+        dark[y - 180:y, 500:503] = 1
+    assert ink.turns(dark, paper.FLAT) == (0, 2, 1, 3)
+    assert ink.turns(np.ascontiguousarray(dark.T), paper.FLAT) == (1, 3, 0, 2)
+    assert ink.turns(dark[:1200], paper.FLAT) == (0, 2)
 
 
 def test_strokes_that_meet_are_no_stain():

@@ -59,6 +59,15 @@ def test_a_trace_that_goes_out_of_the_picture_is_in_doubt_there():
     assert traces.doubt(heights[0], unsure[0], (0, 200), PX) > traces.TANGLED
 
 
+def test_a_line_beyond_the_end_of_all_rows_is_nobodys():
+    """Where somebody signs, above the end of the first row."""
+    rows = np.stack([draw([lambda x: 320 - spikes(x, 0, 60)])] * 3)
+    rows[:, :, 1400:] = 0
+    rows[0, 248:251, 1240:1440] = 1
+    heights = traces.measure(rows, rows == 1, PX)
+    np.testing.assert_allclose(heights[0, 20:1395], heights[1, 20:1395])
+
+
 def test_a_row_that_leaves_its_level_does_not_take_the_next_one():
     rows = [lambda x: 200 + 60 * (x > 700), lambda x: 340 - spikes(x, 60, 20)]
     for row, heights in zip(rows, read(rows)[0]):

@@ -14,6 +14,7 @@ NO_TRACE = 'a picture with a grid and no trace on it, expected an ECG'
 MIRRORED = 'a mirrored sheet, by the names of its leads; mirror the picture back'
 SIDEWAYS = 'a sheet that lies on its side and cannot be read for certain; turn the picture'
 CERTAIN = 0.1  # part of the limb leads that may not follow from one another on what is turned
+BLACK = 85  # of 255, than which most of a sheet is darker that shows white traces on black
 FLAT = 8  # pixels a mm of the sheet laid flat
 FINE = 5  # parts of those at which lines of a PDF are read: samples are further apart
 WHITE_MM = 3  # of white at an end of a lead, by which its time would be wrong
@@ -91,7 +92,8 @@ def read_sheet(picture, page=1, drawn=None):
     Returns: Sheet
     Raises: signals.NotAnECG, why it is none or cannot be read
     """
-    found = _find_grid(picture)
+    positive = _on_white(picture)
+    found = _find_grid(positive)
     if found is None:
         raise NotAnECG('a picture without the grid of ECG paper, and without calibration pulses '
                        'beside rows of 250 mm, so nothing says its scale; expected a whole ECG '
@@ -104,7 +106,7 @@ def read_sheet(picture, page=1, drawn=None):
         raise NotAnECG('a picture with several grids of ECG paper, as of two sheets or of leads in '
                        'frames of their own, expected one; cut out one sheet')
     for margin in ink.MARGINS:
-        flat, inside, origin = ink.lay_flat(picture, found, FLAT, margin)
+        flat, inside, origin = ink.lay_flat(positive, found, FLAT, margin)
         dark, hidden = ink.find_ink(flat, inside, FLAT, margin)
         if not ink.goes_on(dark, FLAT):
             break
@@ -130,6 +132,11 @@ def read_sheet(picture, page=1, drawn=None):
                  rotation, picture, lines, page)
 
 
+def _on_white(picture):
+    """A picture, or its negative where that shows dark traces on white."""
+    return 255 - picture if np.percentile(picture[::8, ::8], 75) < BLACK else picture
+
+
 def _find_grid(picture):
     """The grid.Grid, or None. Text and traces can look like a grid; pulses know better then."""
     found, by_pulses = grid.find_grid(picture), unruled.find_scale(picture)
@@ -139,7 +146,7 @@ def _find_grid(picture):
 
 
 def _has_grid(picture):
-    found = _find_grid(picture)
+    found = _find_grid(_on_white(picture))
     return found is not None and found.px_per_mm >= COARSEST
 
 
@@ -150,7 +157,7 @@ def _read_turned(*sheet):
     or a pulse: rows from V6 up to I keep them, too, from left to right and from right to left.
     """
     found, problems = [], []
-    for turn in (0, 2) if ink.is_level(sheet[0], FLAT) else (1, 3):
+    for turn in ink.turns(sheet[0], FLAT):
         try:
             found.append((turn, _read_traces(*(
                 np.ascontiguousarray(np.rot90(each, turn)) for each in sheet))))
@@ -159,8 +166,9 @@ def _read_turned(*sheet):
                 return found[-1]
         except NotAnECG as error:
             problems.append(error)
-    if found and found[0][0] == 0:
-        return found[0]
+    for turn, read in found:
+        if not turn:
+            return turn, read
     raise problems[0] if problems else NotAnECG(SIDEWAYS)
 
 

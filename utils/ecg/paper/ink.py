@@ -8,7 +8,9 @@ THICK_MM, STAIN_MM = 2.2, 4  # what is so thick, and goes so far both ways, is n
 FRAME_MM = 150  # and neither is what is straight over such a length, or half of it upright
 EDGE = 0.3  # of the ink's darkness: the edge of the paper is fainter
 WIDEST_MM = 1  # of what hides a trace
-LEVEL_MM = 2
+LEAST, PALE = 0.25, 0.75  # of the print's darkness that traces have, and that pale ones have
+STROKE_MM = 4  # of a trace that is straight; letters are smaller
+LEVEL_MM, ROW_MM = 2, 225  # of what is straight; of a row, at least
 PERIODS = 9  # of 5 mm around, in which a grid is the same
 LINE_MM, LINE = 20, 0.1  # along which a line is as dark, and how often it is in all periods
 UNSURE, NOISE = 3, 0.01  # what varies tells so much less of its ink; noise of what does not vary
@@ -52,18 +54,39 @@ def find_ink(flat, inside, px_per_mm, margin=MARGINS[0]):
         (height, width), where a grid that is as black as the ink hides whether there is some
     """
     dark = _darkness(flat, px_per_mm)
-    grey = dark.sum(axis=2)
-    shown = inside[::3, ::3]
-    sample, total = dark[::3, ::3][shown], grey[::3, ::3][shown]
+    sample = dark[::3, ::3][inside[::3, ::3]]
+    total = sample.sum(axis=1)
     black = np.percentile(total, 99.7)
-    ink = np.median(sample[total > 0.7 * black], axis=0)
-    spread = np.cov(sample[total < 0.45 * black].T) + 0.0005 * np.eye(3)
-    weights = np.linalg.solve(spread, ink)
-    found = dark @ (weights / (weights @ ink)).astype(np.float32)
+    colour, rest = np.median(sample[total > 0.7 * black], axis=0), sample[total < 0.45 * black]
+    for _ in range(2):
+        found, hidden = _of_colour(dark, colour, rest, inside, px_per_mm)
+        found *= ~_is_frame(found, px_per_mm, margin)
+        traces = _strokes(found, px_per_mm)
+        if not traces.any() or np.median(found[traces]) > PALE:
+            break
+        colour = np.median(dark[traces], axis=0)  # that was the print's
+    return found, hidden
+
+
+def _of_colour(dark, colour, rest, inside, px_per_mm):
+    """How much ink of a colour there is, and where it is hidden, as find_ink(); dark: as
+    _darkness(); colour: float array (3,), rest: float array (n, 3), of what is none, as dark."""
+    spread = np.cov(rest.T) + 0.0005 * np.eye(3)
+    weights = np.linalg.solve(spread, colour)
+    found = dark @ (weights / (weights @ colour)).astype(np.float32)
     inside = inside & ~_is_thick(found, px_per_mm)
     found, hidden = _without_lines(found * inside, inside, px_per_mm)
-    found *= inside
-    return found * ~_is_frame(found, px_per_mm, margin), hidden
+    return found * inside, hidden
+
+
+def _strokes(found, px_per_mm):
+    """Where there is most ink along what is straight for longer than letters are: bool array
+    (height, width)."""
+    near = cv2.dilate((found > LEAST).astype(np.uint8), np.ones((3, 3), np.uint8))
+    long = int(STROKE_MM * px_per_mm)
+    straight = cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones((1, long), np.uint8)) \
+        | cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones((long, 1), np.uint8))
+    return (straight > 0) & (found > 0.9 * cv2.dilate(found, np.ones((7, 7))))
 
 
 def goes_on(ink, px_per_mm):
@@ -76,14 +99,19 @@ def goes_on(ink, px_per_mm):
     return False
 
 
-def is_level(ink, px_per_mm):
-    """Whether the traces run from left to right: they go on longer than their QRS stand above each
-    other; ink: float32 array (height, width), as find_ink()"""
+def turns(ink, px_per_mm):
+    """How often a sheet may have to be turned by 90 degrees, what is likely first: traces go on for
+    longer than their QRS stand above each other; ink: float32 array (height, width), as find_ink()
+    """
     near = cv2.dilate((ink > 0.5).astype(np.uint8), np.ones((3, 3), np.uint8))
     long = int(LEVEL_MM * px_per_mm)
     level = cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones((1, long), np.uint8))
     upright = cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones((long, 1), np.uint8))
-    return level.any(axis=0).sum() >= upright.any(axis=1).sum()
+    level, upright = level.any(axis=0), upright.any(axis=1)
+    both = min(level.sum(), upright.sum()) > ROW_MM * px_per_mm
+    size = np.mean if both else np.sum
+    likely, other = ((0, 2), (1, 3))[::1 if size(level) >= size(upright) else -1]
+    return likely + other if both else likely
 
 
 def _is_thick(found, px_per_mm):

@@ -26,7 +26,7 @@ ALONG, UPRIGHT = np.float32(0.01), np.float32(0.003)  # costs of a pixel of ink
 EXPLAINED = np.float32(0.006)  # gain of one that surely is the row's, upright: no QRS is passed by
 AWAY = np.float32(0.002)  # cost of a mm from the baseline
 GAP = np.float32(4)  # cost of a pixel without ink, along; 1 upright
-NO_GAP, BESIDE_MM = np.float32(0.02), 5  # where a row has no ink within these mm
+NO_GAP, BESIDE_MM, MOST = np.float32(0.02), 5, 0.5  # where a row, or most, has none in these mm
 UNSURE, TANGLED = 0.02, 0.07  # doubt of what may be wrong, and of what often is
 DOUBTFUL_MM, NEAR_MM = 0.3, 2  # of a trace that is left out, with so much around
 CUT_MM = 0.4  # from the picture's edge, where a trace is cut off
@@ -198,6 +198,7 @@ def follow(own, sure, px_per_mm):
     explained = np.moveaxis(sure & (own > INK), 2, 0)
     climbed = np.cumsum(white + UPRIGHT - EXPLAINED * explained, axis=2)
     there = _closed((white < 1 - INK).any(axis=2), int(BESIDE_MM * px_per_mm))
+    there &= there.mean(axis=1, keepdims=True) >= MOST  # beside most rows there is print
     white *= np.where(there, GAP, NO_GAP)[:, :, None]
     off = np.arange(white.shape[2], dtype=np.float32) - white.shape[2] // 2
     white += ALONG + AWAY / px_per_mm * np.abs(off)
