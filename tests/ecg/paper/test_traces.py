@@ -59,6 +59,18 @@ def test_a_trace_that_goes_out_of_the_picture_is_in_doubt_there():
     assert traces.doubt(heights[0], unsure[0], (0, 200), PX) > traces.TANGLED
 
 
+def test_the_end_of_a_lead_is_not_passed_by():
+    """A tick, where the next lead begins, is nearer to the tip of an R than to what comes after."""
+    ends = draw([lambda x: 320 - spikes(x, 86, 100, width=14)])
+    begins = draw([lambda x: 250 + 0 * x])
+    ends[:, 1000:] = 0
+    begins[:, :1000] = 0
+    begins[210:262, 1000:1003] = 1
+    row = (ends + begins)[None]
+    heights = traces.measure(row, row == 1, PX)[0]
+    assert np.abs(heights[993:997] - 320).max() < 4
+
+
 def test_a_line_beyond_the_end_of_all_rows_is_nobodys():
     """Where somebody signs, above the end of the first row."""
     rows = np.stack([draw([lambda x: 320 - spikes(x, 0, 60)])] * 3)

@@ -25,16 +25,18 @@ CLOSEST_MM, SAME = 7, 0.4  # rows are not nearer; of rows' distance, peaks are t
 ALONG, UPRIGHT = np.float32(0.01), np.float32(0.003)  # costs of a pixel of ink
 EXPLAINED = np.float32(0.006)  # gain of one that surely is the row's, upright: no QRS is passed by
 AWAY = np.float32(0.002)  # cost of a mm from the baseline
+PASSED = np.float32(8)  # cost of a pixel without ink, along, where some surely is the row's
 GAP = np.float32(4)  # cost of a pixel without ink, along; 1 upright
 NO_GAP, BESIDE_MM, MOST = np.float32(0.02), 5, 0.5  # where a row, or most, has none in these mm
 UNSURE, TANGLED = 0.02, 0.07  # doubt of what may be wrong, and of what often is
 DOUBTFUL_MM, NEAR_MM = 0.3, 2  # of a trace that is left out, with so much around
+FEW = 10  # pixels in doubt, which do not change a row
 CUT_MM = 0.4  # from the picture's edge, where a trace is cut off
 ENDS_MM = 2  # of a lead, where a line between leads may stand
 # Width, with its edges, of what is a row's; width and height of what is no print, if it is none's.
 OWN_MM, UNEXPLAINED_MM = 1.4, (25, 4)
 LONG = 1.5  # times as wide as high
-WANDER_MM = 4  # of a baseline, by which rows are parted once more
+WANDER_MM = 8  # of a baseline, by which rows are parted once more
 BASELINE_MM = 50  # the baseline is the median of so much of a trace
 
 
@@ -109,8 +111,11 @@ def read(ink, hidden, inside, px_per_mm):
         baselines, levels = baselines[rows], (levels + wander)[rows]
         own, sure = own_ink(ink, hidden, baselines, levels, px_per_mm)
     heights = measure(own, sure, px_per_mm)
-    own *= sure
-    unsure = heights - measure(own, sure, px_per_mm)
+    doubtful = ((own > INK) & ~sure).sum(axis=(1, 2)) > FEW
+    own, sure = own[doubtful] * sure[doubtful], sure[doubtful]
+    unsure = np.zeros(heights.shape)
+    if doubtful.any():
+        unsure[doubtful] = heights[doubtful] - measure(own, sure, px_per_mm)
     heights += (baselines - own.shape[1] // 2)[:, None]
     unsure[_is_cut(heights, inside, px_per_mm)] = np.inf
     moving = [_moves(row, 0.6 * px_per_mm) for row in heights]
@@ -199,7 +204,8 @@ def follow(own, sure, px_per_mm):
     climbed = np.cumsum(white + UPRIGHT - EXPLAINED * explained, axis=2)
     there = _closed((white < 1 - INK).any(axis=2), int(BESIDE_MM * px_per_mm))
     there &= there.mean(axis=1, keepdims=True) >= MOST  # beside most rows there is print
-    white *= np.where(there, GAP, NO_GAP)[:, :, None]
+    gap = np.where(explained.any(axis=2), PASSED, GAP)
+    white *= np.where(there, gap, NO_GAP)[:, :, None]
     off = np.arange(white.shape[2], dtype=np.float32) - white.shape[2] // 2
     white += ALONG + AWAY / px_per_mm * np.abs(off)
     entered = np.empty_like(white)
