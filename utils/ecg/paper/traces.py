@@ -96,8 +96,8 @@ def read(ink, hidden, inside, px_per_mm):
 
     ink, hidden: arrays (height, width), as ink.find_ink(); inside: as ink.lay_flat()
     Returns: (heights, unsure): two float arrays (rows, width), of no rows where there are none: as
-        measure(), and how much higher it is than with only what surely is a row's ink, or infinite
-        where it goes on beyond the picture
+        measure(), and how much higher it is than with only what surely is a row's ink, or all of
+        the picture's height where it goes on beyond that
     """
     baselines = find_rows(ink, px_per_mm)
     if not len(baselines):
@@ -117,7 +117,7 @@ def read(ink, hidden, inside, px_per_mm):
     if doubtful.any():
         unsure[doubtful] = heights[doubtful] - measure(own, sure, px_per_mm)
     heights += (baselines - own.shape[1] // 2)[:, None]
-    unsure[_is_cut(heights, inside, px_per_mm)] = np.inf
+    unsure[_is_cut(heights, inside, px_per_mm)] = len(ink)
     moving = [_moves(row, 0.6 * px_per_mm) for row in heights]
     # The first and the last row may be a straight line: the edge of the paper.
     rows = slice(np.argmax(moving), len(moving) - np.argmax(moving[::-1]) if any(moving) else 0)
