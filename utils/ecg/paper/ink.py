@@ -9,6 +9,7 @@ FRAME_MM = 150  # and neither is what is straight over such a length, or half of
 EDGE = 0.3  # of the ink's darkness: the edge of the paper is fainter
 WIDEST_MM = 1  # of what hides a trace
 LEAST, PALE = 0.25, 0.75  # of the print's darkness that traces have, and that pale ones have
+RUN_MM = 5  # of traces that run into an edge
 STROKE_MM = 4  # of a trace that is straight; letters are smaller
 LEVEL_MM, ROW_MM = 2, 225  # of what is straight; of a row, at least
 PERIODS = 9  # of 5 mm around, in which a grid is the same
@@ -90,11 +91,12 @@ def _strokes(found, px_per_mm):
 
 
 def goes_on(ink, px_per_mm):
-    """Whether there is ink at the left or right edge of a flat sheet at three places or more: a
-    shadow hides the grid there; ink: as find_ink()"""
-    for edge in (ink[:, :int(LEVEL_MM * px_per_mm)], ink[:, -int(LEVEL_MM * px_per_mm):]):
-        there = (edge > 0.5).any(axis=1)
-        if (np.diff(there.astype(int)) > 0).sum() > 2:
+    """Whether three traces or more run into the left or right edge of a flat sheet: a shadow hides
+    the grid there; ink: as find_ink()"""
+    wide = int(RUN_MM * px_per_mm)
+    for edge in (ink[:, :wide], ink[:, -wide:]):
+        stats = cv2.connectedComponentsWithStats((edge > 0.5).astype(np.uint8))[2][1:]
+        if (stats[:, cv2.CC_STAT_WIDTH] == wide).sum() > 2:
             return True
     return False
 

@@ -36,7 +36,7 @@ ENDS_MM = 2  # of a lead, where a line between leads may stand
 # Width, with its edges, of what is a row's; width and height of what is no print, if it is none's.
 OWN_MM, UNEXPLAINED_MM = 1.4, (25, 4)
 LONG = 1.5  # times as wide as high
-WANDER_MM = 8  # of a baseline, by which rows are parted once more
+WANDER_MM, MOST_MM = 8, 18  # of a baseline, by which rows are parted once more; and at most
 BASELINE_MM = 50  # the baseline is the median of so much of a trace
 
 
@@ -128,11 +128,12 @@ def _wander(own, px_per_mm):
     """How far each row's baseline is below the middle of `own`: float array (rows, width)."""
     dark = own.sum(axis=1)
     middles = np.einsum('rhw,h->rw', own, np.arange(own.shape[1], dtype=np.float32))
+    middles = middles / np.maximum(dark, 1e-3) - own.shape[1] // 2
     x, result = np.arange(own.shape[2]), []
-    for row, there in zip(middles / np.maximum(dark, 1e-3), dark > 1):
+    for row, there in zip(middles, (dark > 1) & (np.abs(middles) < MOST_MM * px_per_mm)):
         steps = np.zeros(len(x[::8]))
         if there.any():
-            steps = np.interp(x[::8], x[there], row[there]) - own.shape[1] // 2
+            steps = np.interp(x[::8], x[there], row[there])
         steps = median_filter(steps, BASELINE_MM * px_per_mm // 8, mode='nearest')
         result.append(np.interp(x, x[::8], steps))
     return np.stack(result)
