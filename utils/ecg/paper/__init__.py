@@ -117,17 +117,8 @@ def read_sheet(picture, page=1, drawn=None):
     values, shown = placed.values, np.isfinite(placed.values)
     rotation = (found.rotation + 90 * turn + 180) % 360 - 180
     raw = Raw(values, list(LEADS), SAMPLING_RATE, ['mV'] * len(LEADS),
-              [_describe(placed, frame, found, rotation) + EXACT * bool(exact)], shown)
-    if hidden.any() and not exact:
-        raw.notes.append('a grid as black as the traces: what it hides is a guess; compare with '
-                         'the picture in the report')
-    if placed.missing:
-        raw.notes.append('left out, as it is not to be seen or lies on another trace: ' + ', '.join(
-            f'{seconds:.1f} s of {lead}' for lead, seconds in placed.missing.items()))
-    if placed.unsure:
-        raw.notes.append(f'traces touch in {", ".join(sorted(placed.unsure, key=LEADS.index))}: a '
-                         "QRS there may be cut, or be another row's; compare with the picture in "
-                         'the report')
+              [_describe(placed, frame, found, rotation) + EXACT * bool(exact),
+               *_warnings(placed, hidden.any() and not exact)], shown)
     return Sheet(raw, placed.name, found.px_per_mm, frame.mm_per_s, frame.mm_per_mv,
                  rotation, picture, lines, page)
 
@@ -266,6 +257,22 @@ def _turned(places, shape, turn):
     places = places - middle
     turned = (places[:, 0] + 1j * places[:, 1]) * 1j ** turn
     return np.stack([turned.real, turned.imag], axis=1) + (middle[::-1] if turn % 2 else middle)
+
+
+def _warnings(placed, hidden):
+    """What of a sheet is left out or may be wrong: list of str; hidden: whether lines hide ink."""
+    notes = []
+    if hidden:
+        notes.append('a grid as black as the traces: what it hides is a guess; compare with the '
+                     'picture in the report')
+    if placed.missing:
+        notes.append('left out, as it is not to be seen or lies on another trace: ' + ', '.join(
+            f'{seconds:.1f} s of {lead}' for lead, seconds in placed.missing.items()))
+    if placed.unsure:
+        notes.append(f'traces touch in {", ".join(sorted(placed.unsure, key=LEADS.index))}: a QRS '
+                     "there may be cut, or be another row's; compare with the picture in the "
+                     'report')
+    return notes
 
 
 def _describe(placed, frame, found, rotation):
