@@ -51,7 +51,7 @@ def test_a_trace_that_goes_out_of_the_picture_is_in_doubt_there():
     ink = draw([lambda x: 200 - spikes(x, 0, 120), lambda x: 400 + spikes(x, 0, 90)])
     inside = np.ones(ink.shape, bool)
     inside[:100] = False
-    heights, unsure = traces.read(ink * inside, ~inside & False, inside, PX)
+    heights, unsure = traces.read(ink * inside, np.zeros_like(inside), inside, PX)
     beyond = unsure == len(ink)
     assert not beyond[1].any()
     assert (beyond[0].reshape(-1, 200).any(axis=1)).all()

@@ -141,17 +141,17 @@ def _has_grid(picture):
     return found is not None and found.px_per_mm >= COARSEST
 
 
-def _read_turned(*sheet):
+def _read_turned(dark, hidden, inside):
     """(how often it has to be turned by 90 degrees, what _read_traces() then gives).
 
     What is not upright must keep the laws well, as V4 to V6 nearly keep Cabrera's, and have names
     or a pulse: rows from V6 up to I keep them, too, from left to right and from right to left.
     """
     found, problems = [], []
-    for turn in ink.turns(sheet[0], FLAT):
+    for turn in ink.turns(dark, FLAT):
         try:
             found.append((turn, _read_traces(*(
-                np.ascontiguousarray(np.rot90(each, turn)) for each in sheet))))
+                np.ascontiguousarray(np.rot90(each, turn)) for each in (dark, hidden, inside)))))
             _, frame, placed = found[-1][1]
             if _is_certain(frame, placed) or not turn and placed.broken < CERTAIN:
                 return found[-1]

@@ -83,11 +83,8 @@ def _of_colour(dark, colour, rest, inside, px_per_mm):
 def _strokes(found, px_per_mm):
     """Where there is most ink along what is straight for longer than letters are: bool array
     (height, width)."""
-    near = cv2.dilate((found > LEAST).astype(np.uint8), np.ones((3, 3), np.uint8))
-    long = int(STROKE_MM * px_per_mm)
-    straight = cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones((1, long), np.uint8)) \
-        | cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones((long, 1), np.uint8))
-    return (straight > 0) & (found > 0.9 * cv2.dilate(found, np.ones((7, 7))))
+    level, upright = _straight(found > LEAST, int(STROKE_MM * px_per_mm))
+    return ((level | upright) > 0) & (found > 0.9 * cv2.dilate(found, np.ones((7, 7))))
 
 
 def goes_on(ink, px_per_mm):
@@ -105,15 +102,19 @@ def turns(ink, px_per_mm):
     """How often a sheet may have to be turned by 90 degrees, what is likely first: traces go on for
     longer than their QRS stand above each other; ink: float32 array (height, width), as find_ink()
     """
-    near = cv2.dilate((ink > 0.5).astype(np.uint8), np.ones((3, 3), np.uint8))
-    long = int(LEVEL_MM * px_per_mm)
-    level = cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones((1, long), np.uint8))
-    upright = cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones((long, 1), np.uint8))
+    level, upright = _straight(ink > 0.5, int(LEVEL_MM * px_per_mm))
     level, upright = level.any(axis=0), upright.any(axis=1)
     both = min(level.sum(), upright.sum()) > ROW_MM * px_per_mm
     size = np.mean if both else np.sum
     likely, other = ((0, 2), (1, 3))[::1 if size(level) >= size(upright) else -1]
     return likely + other if both else likely
+
+
+def _straight(there, long):
+    """What of a mask is level, and what is upright, for `long` pixels: two uint8 arrays."""
+    near = cv2.dilate(there.astype(np.uint8), np.ones((3, 3), np.uint8))
+    return [cv2.morphologyEx(near, cv2.MORPH_OPEN, np.ones(size, np.uint8))
+            for size in ((1, long), (long, 1))]
 
 
 def _is_thick(found, px_per_mm):
