@@ -69,3 +69,14 @@ def test_a_turned_sheet_is_read(turns):
     lead, places = read.traces[0]
     columns, rows = np.rint(places).astype(int).T
     assert lead == 'I' and np.median(picture[rows, columns]) < 100  # on its ink
+
+
+def test_a_picture_that_is_longer_in_one_direction_is_read():
+    sheet = draw()
+    width, height = sheet.picture.shape[1::-1]
+    squeezed = cv2.resize(sheet.picture, (width, int(0.91 * height)), interpolation=cv2.INTER_AREA)
+    read = paper.read_sheet(squeezed)
+    for lead, values in enumerate(read.raw.values):
+        there = np.isfinite(values)
+        assert np.corrcoef(values[there], HEART[lead, there])[0, 1] > 0.93, lead
+        assert np.ptp(values[there]) == pytest.approx(np.ptp(HEART[lead, there]), rel=0.1), lead

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.ecg.paper.test_reading import HEART
-from tests.sheets import Style, draw_sheet
+from tests.sheets import GRIDS, Style, draw_sheet
 from utils.ecg import paper
 from utils.ecg.paper import grid, ink
 
@@ -112,3 +112,17 @@ def test_traces_go_on_where_a_shadow_hides_the_grid():
     read = paper.read_sheet(picture)
     assert np.isfinite(read.raw.values).mean() == pytest.approx(0.25, abs=0.01)
     assert not any('left out' in note for note in read.raw.notes)
+
+
+def test_little_ink_is_told_from_much_red(monkeypatch):
+    monkeypatch.setitem(GRIDS, 'red', ('#ffb3b3', '#ff0000'))
+    sheet = draw_sheet(0.2 * HEART, Style(
+        trace_width=0.12, header=('', ''), footer='', pulse='none', separator='none', spacing=30.0,
+        grid_width=0.35, snapped=True))
+    found = grid.find_grid(sheet.picture)
+    flat, inside, _ = ink.lay_flat(sheet.picture, found, paper.FLAT)
+    black = (flat.max(axis=2) < 60) & inside
+    red = (flat[..., 0] > 200) & (flat[..., 1] < 60) & inside
+    dark, _ = ink.find_ink(flat, inside, paper.FLAT)
+    assert (dark[black] > 0.5).mean() > 0.98
+    assert (dark[red] > 0.5).mean() < 0.02

@@ -2,8 +2,10 @@
 import re
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
+from scipy.ndimage import uniform_filter1d
 
 from tests import sheets
 from tests.ecg.paper.test_reading import HEART
@@ -213,3 +215,50 @@ def test_a_mirrored_sheet_is_refused():
     picture = draw_sheet(HEART, replace(DRAWN, layout='12x1', spacing=20.0)).picture
     with pytest.raises(NotAnECG, match='a mirrored sheet, by the names of its leads'):
         read_sheet(np.ascontiguousarray(picture[:, ::-1]))
+
+
+def cut_at_the_first_trace(sheet):
+    """The picture from where its traces begin, with a frame around it and a line behind them."""
+    first, last = (int(each) for each in sheet.to_pixels[0] @ np.array(
+        [[sheet.style.left, 0, 1], [sheet.style.left + 250, 0, 1]]).T)
+    picture = sheet.picture[:, first:].copy()
+    for y in sorted({place.y for place in sheet.places}):
+        top, bottom = (int((y + away) * sheet.style.dpi / 25.4) for away in (-4, 4))
+        cv2.line(picture, (last - first, top), (last - first, bottom), (0, 0, 0), 2)
+    cv2.rectangle(picture, (0, 0), (picture.shape[1] - 1, picture.shape[0] - 1), (0, 0, 0), 1)
+    return picture
+
+
+@pytest.mark.parametrize('layout', ['3x4+1', '6x2'])
+def test_traces_that_begin_at_the_edge_of_the_picture_are_in_time(layout):
+    sheet = draw_sheet(HEART, Style(layout=layout, pulse='right', left=10.0))
+    read = read_sheet(cut_at_the_first_trace(sheet))
+    for lead, values in enumerate(read.raw.values):
+        there = np.flatnonzero(np.isfinite(values) & np.isfinite(sheet.truth[lead]))
+        shifts = range(-12, 13)
+        alike = [np.corrcoef(values[there], HEART[lead, np.clip(there + shift, 0, 4999)])[0, 1]
+                 for shift in shifts]
+        assert abs(shifts[int(np.argmax(alike))]) <= 4, LEADS[lead]  # 8 ms, 0.2 mm
+        assert max(alike) > 0.97, LEADS[lead]
+
+
+def filtered():
+    """An ECG of which a cart has filtered three limb leads by themselves."""
+    signal = HEART.copy()
+    signal[[0, 4, 5]] = uniform_filter1d(signal[[0, 4, 5]], 40, axis=1)
+    return signal
+
+
+def test_limb_leads_that_are_filtered_by_themselves_are_read_where_names_tell_them():
+    signal = filtered()
+    read = read_sheet(draw_sheet(signal, replace(DRAWN, layout='3x4+1')).picture)
+    assert read.layout == '3 x 4 + II'
+    assert re.search(r'; 2\d% of the limb leads do not follow', read.raw.notes[0])
+    for lead, values in enumerate(read.raw.values):
+        there = np.isfinite(values)
+        assert np.corrcoef(values[there], signal[lead, there])[0, 1] > 0.93, LEADS[lead]
+
+
+def test_limb_leads_that_are_filtered_by_themselves_are_refused_without_names(draw_unnamed):
+    with pytest.raises(NotAnECG, match='do not follow from one another'):
+        read_sheet(draw_unnamed(filtered(), DRAWN))

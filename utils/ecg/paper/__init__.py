@@ -153,7 +153,8 @@ def _read_turned(dark, hidden, inside):
             found.append((turn, _read_traces(*(
                 np.ascontiguousarray(np.rot90(each, turn)) for each in (dark, hidden, inside)))))
             _, frame, placed = found[-1][1]
-            if _is_certain(frame, placed) or not turn and placed.broken < CERTAIN:
+            upright = not turn and (placed.broken < CERTAIN or placed.named >= layout.FEW)
+            if upright or _is_certain(frame, placed):
                 return found[-1]
         except NotAnECG as error:
             problems.append(error)
@@ -194,7 +195,8 @@ def _place_lines(fine, dark, drawn):
     names = vectors.names_of(drawn, FLAT)
     if len(names) < layout.FEW:
         names = _names_of(labels.read_words(dark, heights, FLAT))
-    frame = layout.find_frame(dark, heights, vectors.scale_of(drawn.text), FLAT)
+    frame = layout.find_frame(dark, np.ones(dark.shape, bool), heights,
+                              vectors.scale_of(drawn.text), FLAT)
     signs = layout.Signs(*(np.repeat(each, FINE, axis=1) for each in frame.signs))
     frame = frame._replace(signs=signs)
     placed = layout.place(fine, np.zeros(fine.shape), frame, names, FLAT * FINE)
@@ -230,7 +232,7 @@ def _read_traces(dark, hidden, inside):
     if len(names) < layout.FEW <= len(_names_of(labels.read_words(
             dark[:, ::-1], heights[:, ::-1], FLAT))):
         raise NotAnECG(MIRRORED)
-    frame = layout.find_frame(labels.without_words(dark, words, FLAT), heights,
+    frame = layout.find_frame(labels.without_words(dark, words, FLAT), inside, heights,
                               labels.scale_of(words), FLAT)
     placed = layout.place(heights, unsure, frame, names, FLAT)
     traces.refuse_unexplained(dark, heights, placed.span, FLAT)

@@ -21,6 +21,7 @@ FINE = 0.7  # log by which lines every mm stand out where there are some
 TURN = 22  # degrees that the sheet may be turned by
 THICK = 11  # pixels, more than any line
 VISIBLE = 1.1  # mean log of what a grid's harmonics must stand out by
+UNEQUAL = 11  # steps of 0.008 log, by which a mm across may be another than one down
 NODE_MM, MOST = 5, 150  # between the nodes of the mesh; nodes from the first one
 FIRST_MM = 10  # between the places of which the clearest is the first one
 PERIODS = {1: 5, 5: 2}  # to each side of a node that are looked at; {mm of a period: number}
@@ -133,7 +134,8 @@ def _find_waves(lines):
     angles = np.radians(np.arange(-TURN, TURN + 0.1, 0.4))
     scores = [_comb(spectrum, 5 * scales, angles, turned, 7)
               + _comb(spectrum, scales, angles, turned, 1) for turned in (False, True)]
-    both = np.minimum(*scores)  # one alone is text, or a striped shirt
+    # One alone is text, or a striped shirt. A picture may be as much longer in one direction.
+    both = np.minimum(*(maximum_filter1d(score, UNEQUAL, axis=0) for score in scores))
     best = both.max(axis=1)
     if best.max() < VISIBLE:
         return None

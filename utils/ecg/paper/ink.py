@@ -55,8 +55,12 @@ def find_ink(flat, inside, px_per_mm, margin=MARGINS[0]):
         (height, width), where a grid that is as black as the ink hides whether there is some
     """
     dark = _darkness(flat, px_per_mm)
-    sample = dark[::3, ::3][inside[::3, ::3]]
-    total = sample.sum(axis=1)
+    period = 5 * px_per_mm // 2  # of every other pixel
+    height, width = (side // 2 // period * period for side in inside.shape)
+    sample = dark[::2, ::2][:height, :width]
+    total = sample.sum(axis=2)
+    total = (total - _around(total, period))[inside[::2, ::2][:height, :width]]
+    sample = sample[inside[::2, ::2][:height, :width]]
     black = np.percentile(total, 99.7)
     colour, rest = np.median(sample[total > 0.7 * black], axis=0), sample[total < 0.45 * black]
     for _ in range(2):
@@ -75,7 +79,7 @@ def _of_colour(dark, colour, rest, inside, px_per_mm):
     spread = np.cov(rest.T) + 0.0005 * np.eye(3)
     weights = np.linalg.solve(spread, colour)
     found = dark @ (weights / (weights @ colour)).astype(np.float32)
-    inside = inside & ~_is_thick(found, px_per_mm)
+    inside = inside & ~_is_thick(found * inside, px_per_mm)
     found, hidden = _without_lines(found * inside, inside, px_per_mm)
     return found * inside, hidden
 

@@ -14,7 +14,8 @@ FROM_LIMBS = {'I': (1, 0), 'II': (0, 1), 'III': (-1, 1), 'aVR': (-0.5, -0.5), '-
               'aVL': (1, -0.5), 'aVF': (-0.5, 1)}
 SIX = np.array([FROM_LIMBS[lead] for lead in LEADS[:6]])
 LIKE_LIMBS = 0.05, 0.45  # part of three and of six chest leads that does not follow so, at least
-BROKEN = 0.22  # part of the limb leads that may not follow from one another
+# Part of the limb leads that may not follow from one another; and if carts' filters are the reason.
+BROKEN, FILTERED = 0.22, 0.45
 # s of 5 that may be spoilt, by a tick, a name or a crossing, if so much of a lead is elsewhere.
 SPOILT, ELSEWHERE = 0.3, 0.4
 UNLIKE, BETTER = 0.2, 0.9  # what unlike beats count; part that rows exchanged must have less
@@ -98,13 +99,14 @@ def refuse_limbs_as_chest(order):
                        'limb leads do; expected twelve leads on a page, are there fewer?')
 
 
-def refuse_exchanged(order):
+def refuse_exchanged(order, named):
     """Refuse a layout.Order whose limb leads would agree better with two rows exchanged: no law
-    within a column tells I from III, nor aVR, aVL and aVF from one another."""
+    within a column tells I from III, nor aVR, aVL and aVF from one another; named: set of rows that
+    names tell."""
     cells, rows = order.cells, order.lead_rows
     own = _strange(cells, rows)
     limbs = [column for column in range(0, len(cells), rows) if cells[column][0] in FROM_LIMBS]
-    for pair in itertools.combinations(range(min(rows, 6)), 2):
+    for pair in itertools.combinations(sorted(set(range(min(rows, 6))) - named), 2):
         other = list(cells)
         for column in limbs:
             one, two = (column + row for row in pair)
@@ -169,7 +171,8 @@ def lead_of(strip, values, named):
         is like no lead at all
     """
     leads = _by_the_law(values)
-    different, shifts = np.array([_difference(lead, strip) for lead in leads]).T
+    different, shifts = np.array([min(_difference(lead, strip), _difference(shown, strip))
+                                  for lead, shown in zip(leads, values)]).T
     likely = [STRIPS.get(lead, 1) * (0.5 if lead == named else 1) for lead in LEADS]
     best = int(np.argmin(different * likely))
     clear = named == LEADS[best] or np.partition(different, 1)[1] > CLEARLY * different[best]
@@ -195,7 +198,7 @@ def _beats(lead):
 
 def _by_the_law(values):
     """The limb leads at all times that show any two of them, the chest leads as they are: float
-    array (12, 5000). By it a strip is known better than by the lead's own few seconds."""
+    array (12, 5000). By it a strip is mostly known better than by the lead's own few seconds."""
     limbs = np.stack([FROM_LIMBS[lead] for lead in LEADS[:6]])
     levelled = values[:6] - np.nanmedian(values[:6], axis=1, keepdims=True)
     shown = np.isfinite(levelled)

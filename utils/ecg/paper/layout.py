@@ -27,12 +27,13 @@ BESIDE_TRACE_MM = 40  # of the begin or end of a row, in which a pulse is
 LENGTH_MM = 250  # of 10 s at 25 mm/s, of 5 s at 50 mm/s
 STRETCH, STEPS = 0.025, 81  # part by which print may be longer or shorter than its grid says
 CAPS_MM, PEN_MM = 1.2, 0.15  # by which traces seem longer, by the pen at one end
-FOOT_MM = 3  # of a pulse, beside it
+FOOT_MM, STROKE_MM = 3, 0.8  # of a pulse, beside it; of its stroke, to each side
 BEYOND_MM = 40  # beside what is read, in which pulses and print may be
 SHORTEST = 0.9  # of the whole length that must be there
 SHOWN = 0.2  # signs where leads begin within the rows
 SURE = 1.5  # ends of the traces and of columns, of which signs are seen
 WHITE_MM, NEAR_MM = 0.35, 0.5  # before a trace that begins; that rows may begin beside each other
+SEEN_MM = 1  # of the picture, before a trace that begins
 UPRIGHT_MM, THICK_MM, DASH_MM = 2.5, 1.2, 0.9  # of lines between columns
 # What a name, the end of a pulse and what may be the trace itself count beside other signs; what
 # print that is as stretched as can be must have more of them, as letters have upright lines, too.
@@ -128,11 +129,11 @@ class Order(NamedTuple):
     contradicted: bool
 
 
-def find_frame(ink, heights, printed, px_per_mm):
+def find_frame(ink, inside, heights, printed, px_per_mm):
     """Find scale, start and end of the traces.
 
-    ink: float32 array (height, width), as ink.find_ink(); heights: float array (rows, width), as
-        traces.measure(); printed: [mm/s, mm/mV] as labels.scale_of()
+    ink, inside: arrays (height, width), as ink.find_ink() and ink.lay_flat(); heights: float array
+        (rows, width), as traces.measure(); printed: [mm/s, mm/mV] as labels.scale_of()
     Raises: NotAnECG where a pulse contradicts what is printed
     """
     span = tuple(np.median([_longest(np.isfinite(row), px_per_mm) for row in heights], axis=0))
@@ -152,7 +153,7 @@ def find_frame(ink, heights, printed, px_per_mm):
     length = LENGTH_MM if span[1] - span[0] < 1.5 * LENGTH_MM else 2 * LENGTH_MM
     granted = [unit for one, other, unit in zip(measured, printed, labels.UNITS)
                if not one and not other]
-    return Frame(_find_signs(ink, heights, px_per_mm), length, speed, gain, pulse,
+    return Frame(_find_signs(ink, inside, heights, px_per_mm), length, speed, gain, pulse,
                  ' and '.join(granted), *span)
 
 
@@ -167,7 +168,7 @@ def _longest(there, px_per_mm, close=4):
     return starts[longest] / px_per_mm, (ends[longest] + 1) / px_per_mm
 
 
-def _find_signs(ink, heights, px_per_mm):
+def _find_signs(ink, inside, heights, px_per_mm):
     """The Signs, of all there is but names."""
     middles = np.nanmedian(heights, axis=1)
     half = np.diff(middles).min(initial=40 * px_per_mm) / 2
@@ -175,8 +176,8 @@ def _find_signs(ink, heights, px_per_mm):
                        for at in middles])
              for upright in (_upright(ink, px_per_mm), _upright(
                  labels.without(ink, heights, px_per_mm, THICK_MM), px_per_mm))]
-    return Signs(_begins(ink, heights, px_per_mm),
-                 _begins(ink[:, ::-1], heights[:, ::-1], px_per_mm)[:, ::-1],
+    return Signs(_begins(ink, inside, heights, px_per_mm),
+                 _begins(*(each[:, ::-1] for each in (ink, inside, heights)), px_per_mm)[:, ::-1],
                  lines[1], STEP * lines[0])
 
 
@@ -206,15 +207,18 @@ def _bumps(places, px_per_mm):
     return result
 
 
-def _begins(ink, heights, px_per_mm):
-    """Where rows begin after white, to parts of a pixel: float array (rows, width)."""
+def _begins(ink, inside, heights, px_per_mm):
+    """Where rows begin after white, to parts of a pixel: float array (rows, width). At the edge of
+    the picture nobody knows."""
     result = []
     for row in heights:
         columns = np.flatnonzero(np.isfinite(row))
         first = columns[np.diff(columns, prepend=-len(row)) > WHITE_MM * px_per_mm]
         y = np.round(row[first]).astype(int)
-        inside, outside = ink[y, first], np.where(first, ink[y, first - 1], 0)
-        part = np.clip((inside - 0.5) / np.maximum(inside - outside, 1e-6), 0, 1)
+        seen = inside[y, np.maximum(first - int(SEEN_MM * px_per_mm), 0)]
+        first, y = first[seen], y[seen]
+        one, before = ink[y, first], np.where(first, ink[y, first - 1], 0)
+        part = np.clip((one - 0.5) / np.maximum(one - before, 1e-6), 0, 1)
         result.append(_bumps((first - part, len(row)), px_per_mm))
     return np.stack(result)
 
@@ -265,18 +269,19 @@ def _find_span(frame, names, shape, weight, px_per_mm):
 
 def _beside_pulse(frame, px_per_mm):
     """Signs of where all rows begin and end, not their pulses: float arrays (width,)."""
-    first, last = frame.signs.begins.mean(axis=0), frame.signs.ends.mean(axis=0)
-    pulse = frame.pulse
-    if not pulse:
-        return first, last
-    left = pulse.end < (frame.start + frame.end) / 2
-    at = (pulse.end if left else pulse.start) * px_per_mm - 0.5
-    joined = PULSE * _bumps(([at], len(first)), px_per_mm)
-    if left:
-        first[:max(int(at - WHITE_MM * px_per_mm), 0)] = 0
-        return np.maximum(first, joined), last
-    last[int(at + WHITE_MM * px_per_mm):] = 0
-    return first, np.maximum(last, joined)
+    first, last, lines = (each.mean(axis=0) for each in frame.signs[:3])
+    pulse, pen = frame.pulse, round(PEN_MM * px_per_mm)
+    if pulse:
+        left = pulse.end < (frame.start + frame.end) / 2
+        at = (pulse.end if left else pulse.start) * px_per_mm - 0.5
+        joined = PULSE * _bumps(([at], len(first)), px_per_mm)
+        beside = int(at + (-WHITE_MM if left else WHITE_MM) * px_per_mm)
+        (first[:max(beside, 0)] if left else last[beside:])[:] = 0
+        first, last = np.maximum(first, joined * left), np.maximum(last, joined * (not left))
+        for stroke in (pulse.start, pulse.end):
+            away = (max(int((stroke + each) * px_per_mm), 0) for each in (-STROKE_MM, STROKE_MM))
+            lines[slice(*away)] = 0
+    return np.maximum(first, np.roll(lines, -pen)), np.maximum(last, np.roll(lines, pen))
 
 
 def _nearest(signs, at):
@@ -356,23 +361,9 @@ def place(heights, unsure, frame, names, px_per_mm):
     if rows not in LAYOUTS:
         raise NotAnECG(f'a sheet with {rows} rows of traces, expected 3 x 4, 6 x 2 or 12 x 1 '
                        'leads, with or without rhythm strips; is it no ECG, cut, or are there two?')
-    for inner in (1, 0):  # where QRS look like lines, the ends of the traces alone may be right
-        orders = [_try_order(heights, _find_span(frame, names, shape, inner, px_per_mm), names,
-                             shape, cabrera, px_per_mm)
-                  for shape in LAYOUTS[rows] for cabrera in (False, True)]
-        order = min(orders, key=lambda each: (each.broken > laws.BROKEN, each.contradicted,
-                                              each.broken))
-        if order.broken <= laws.BROKEN:
-            break
-    if order.broken > laws.BROKEN:
-        raise NotAnECG(f'a sheet whose limb leads do not follow from one another, best as '
-                       f'{order.name} ({order.broken:.0%} of them do not): the leads are in an '
-                       'order that is not known here, or the traces cannot be followed')
+    order = _choose(heights, unsure, frame, names, px_per_mm)
     laws.refuse_limbs_as_chest(order)
-    named = [lead for lead, index in order.beside if lead in LEADS[:6] and index < len(order.cells)
-             and lead == order.cells[index][0].lstrip('-')]
-    if len(named) < FEW:
-        laws.refuse_exchanged(order)
+    laws.refuse_exchanged(order, _rows_named(order))
     seen = min(order.frame.end, frame.end) - max(order.frame.start, frame.start)
     if seen < SHORTEST * frame.length:
         raise NotAnECG(f'traces of {seen:.0f} mm, expected {frame.length:.0f}; is the sheet cut '
@@ -389,6 +380,44 @@ def place(heights, unsure, frame, names, px_per_mm):
         raise NotAnECG(f'a sheet as {order.name} on which no line, gap or name shows that '
                        'other leads begin within the rows; is it cut off?')
     return _place_as(order, heights, unsure, px_per_mm)
+
+
+def _choose(heights, unsure, frame, names, px_per_mm):
+    """The Order that agrees best with the laws and with the names; as place()."""
+    def is_broken(order):
+        return order.broken > _allowed(order, heights, unsure, px_per_mm)
+
+    for inner in (1, 0):  # where QRS look like lines, the ends of the traces alone may be right
+        orders = [_try_order(heights, _find_span(frame, names, shape, inner, px_per_mm), names,
+                             shape, cabrera, px_per_mm)
+                  for shape in LAYOUTS[len(heights)] for cabrera in (False, True)]
+        order = min(orders, key=lambda each: (is_broken(each), each.contradicted, each.broken))
+        if not is_broken(order):
+            return order
+    raise NotAnECG(f'a sheet whose limb leads do not follow from one another, best as '
+                   f'{order.name} ({order.broken:.0%} of them do not): the leads are in an '
+                   'order that is not known here, or the traces cannot be followed')
+
+
+def _allowed(order, heights, unsure, px_per_mm):
+    """The part of the limb leads that need not follow from one another: more, as carts filter each
+    lead by itself, where names say which is which and none of them may be another row's."""
+    if len(_rows_named(order)) < order.lead_rows - 1:
+        return laws.BROKEN
+    doubt = [traces.doubt(heights[row], unsure[row], (start, end), px_per_mm)
+             for lead, row, start, end, _, _ in order.cells if lead in laws.FROM_LIMBS]
+    return laws.BROKEN if max(doubt) > traces.UNSURE else laws.FILTERED
+
+
+def _rows_named(order):
+    """The rows of which names say what they are: set of int, of none if names contradict the order
+    or fewer than two are of limb leads."""
+    beside = [(lead, order.cells[index]) for lead, index in order.beside
+              if index < len(order.cells)]
+    right = [(lead, row) for lead, (name, row, *_) in beside if lead == name.lstrip('-')]
+    if order.contradicted or sum(lead in laws.FROM_LIMBS for lead, _ in right) < 2:
+        return set()
+    return {row for _, row in right}
 
 
 def _place_as(order, heights, unsure, px_per_mm):
@@ -409,6 +438,9 @@ def _place_as(order, heights, unsure, px_per_mm):
         'the names of the leads could not be read: their usual order is taken for granted'
     if changed:
         known += f'; {", ".join(changed)} as the other limb leads say'
+    if order.broken > laws.BROKEN:
+        known += f'; {order.broken:.0%} of the limb leads do not follow from one another, as ' \
+                 'where each is filtered by itself'
     return placed._replace(known=known + (f'; but {wrong}' if wrong else ''), named=len(right),
                            broken=order.broken)
 
