@@ -53,8 +53,9 @@ def read_words(ink, heights, px_per_mm):
     """
     templates, texts, aspects = _templates()
     found = []
-    for picture, level, least in ((ink, INK, ALIKE), (ink, FAINT, ALIKE),
-                                  (without(ink, heights, px_per_mm), INK, CUT)):
+    letters = without(ink, heights, px_per_mm)
+    letters[_is_tall(ink, px_per_mm)] = 0
+    for picture, level, least in ((ink, INK, ALIKE), (ink, FAINT, ALIKE), (letters, INK, CUT)):
         for x, y, width, height, part in _with_parts(_boxes(picture, level, px_per_mm),
                                                      picture > level):
             word = _standard(picture[y:y + height, x:x + width])
@@ -126,6 +127,13 @@ def without(ink, heights, px_per_mm, width=TRACE_MM):
             points = np.round(np.stack([some, row[some]], axis=1)).astype(np.int32)
             cv2.polylines(ink, [points], False, 0, int(width * px_per_mm))
     return ink
+
+
+def _is_tall(ink, px_per_mm):
+    """Where upright lines are, higher than letters, which may touch them: bool array."""
+    mask = (ink > FAINT).astype(np.uint8)
+    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((int(HIGHEST * px_per_mm), 1), np.uint8))
+    return cv2.dilate(mask, np.ones((3, 3), np.uint8)) > 0
 
 
 def without_words(ink, words, px_per_mm):
