@@ -294,7 +294,7 @@ def _find_pulse(ink, rows, span, px_per_mm):
     """What the calibration pulses beside the rows agree on, or None: two upright strokes with a
     straight line from tip to tip, and nothing between their feet; or, where a picture is cut at the
     left, a line that ends in one stroke down: a Pulse of width 0."""
-    mask = (ink > 0.4).astype(np.uint8)
+    mask = (ink > 0.3).astype(np.uint8)
     upright = cv2.morphologyEx(cv2.dilate(mask, np.ones((1, 3), np.uint8)), cv2.MORPH_OPEN,
                                np.ones((int(1.2 * px_per_mm), 1), np.uint8))
     upright = cv2.morphologyEx(upright, cv2.MORPH_CLOSE,
