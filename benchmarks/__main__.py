@@ -16,6 +16,7 @@ from benchmarks import (
     overhead,
     paper,
     paper_answers,
+    paper_others,
     reading,
     rendering,
     saving,
@@ -70,6 +71,9 @@ def parse_arguments():
     parser.add_argument('--fold', metavar='FOLDER',
                         help='of paper: records of PTB-XL that --model answers from sheets, too, '
                              'instead of the table; a folder with val/ and val_source.csv')
+    parser.add_argument('--sheets', metavar='FOLDER',
+                        help='of paper: sheets that others drew and read, instead of the table; '
+                             'validation/LUDB of ECGMiner\'s repository')
     arguments = parser.parse_args()
     unknown = set(arguments.parts) - set(PARTS)
     if unknown:
@@ -96,6 +100,8 @@ def rows_of(part, records, folder, arguments):
         return growth.grow(records, folder, arguments.records or [500, 1000, 2000])
     if part == 'paper':
         count = (arguments.records or [24])[0]
+        if arguments.sheets:
+            return paper_others.compare(arguments.sheets, count)
         return paper_answers.compare(arguments.model, arguments.fold, count, folder) \
             if arguments.fold else paper.compare(folder, count, arguments.out)
     return overhead.compare(records, folder, arguments)

@@ -5,9 +5,10 @@ import types
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
-from benchmarks import overhead, paper, reading, teach_parting
+from benchmarks import overhead, paper, paper_others, reading, teach_parting
 from benchmarks.pictures import label_all
 from tests.helpers import make_signal, write_competition
 from utils.ecg.signals import LEADS, Raw
@@ -96,6 +97,33 @@ def test_paper_tells_refusals_faults_and_wrong_leads(tmp_path, monkeypatch):
     assert ' 0.0% not read, 0.0% invented' in rows
     paper.write_pictures(str(tmp_path / 'out'), made)
     assert len(list((tmp_path / 'out').iterdir())) == 5
+
+
+def test_sheets_that_others_drew_are_compared_with_what_they_read(tmp_path, monkeypatch):
+    signals = {name: np.stack([make_signal(seed + at)[0] for seed in range(12)])
+               for at, name in enumerate(('001', '002'))}
+    for folder in (paper_others.TRUE, paper_others.PICTURES, paper_others.OTHER):
+        (tmp_path / folder).mkdir(parents=True)
+    shown, noise = paper_others.shown_of_each(), np.random.default_rng(0).normal(size=(12, 5000))
+    for name, signal in signals.items():
+        (tmp_path / paper_others.PICTURES / f'{name}.png').touch()
+        for folder, values in ((paper_others.TRUE, signal), (paper_others.OTHER, noise)):
+            pd.DataFrame(values.T, columns=LEADS).to_csv(
+                tmp_path / folder / f'{name}.csv', index=False)
+
+    def read_picture(path):
+        if '002' in path:
+            raise UserError(f'{path}: no grid')
+        values = np.where(shown, signals['001'], np.nan)
+        return [types.SimpleNamespace(raw=Raw(values, list(LEADS), 500, ['mV'] * 12, []))]
+
+    module = types.ModuleType('utils.ecg.paper')
+    module.read_picture = read_picture
+    monkeypatch.setitem(paper.sys.modules, 'utils.ecg.paper', module)
+    rows = list(paper_others.compare(str(tmp_path), 3))
+    assert 'leads right 100.0%, 1 of 2 refused' in rows[1]
+    assert rows[2].startswith('theirs') and 'leads right 0.0%' in rows[2]
+    assert rows[3:] == ['  002: no grid']
 
 
 def test_a_network_is_taught_to_part_rows_and_goes_on_where_it_was(tmp_path):

@@ -219,7 +219,8 @@ def _grow(lines, first, jacobian, patch):
     place((MOST, MOST), np.array([x, y]) + jacobian @ off, jacobian, clearest)
     while queue:
         _, node, origin = heapq.heappop(queue)
-        if nodes.clear[node] > 0:
+        known = nodes.clear[node] > (0 if nodes.clear[origin] > 0 else -np.inf)
+        if known:  # what was not seen is looked at once more from beside what was
             continue
         at, jacobian = _expect(nodes, node, nodes.jacobians[origin])
         if (at < 0).any() or (at >= lines.shape[::-1]).any():
