@@ -269,7 +269,9 @@ def _find_span(frame, names, shape, weight, px_per_mm):
 
 def _beside_pulse(frame, px_per_mm):
     """Signs of where all rows begin and end, not their pulses: float arrays (width,)."""
-    first, last, lines = (each.mean(axis=0) for each in frame.signs[:3])
+    first, last = frame.signs.begins.mean(axis=0), frame.signs.ends.mean(axis=0)
+    # Letters stand beside the begins of all rows, and at the end of all but one there is a line.
+    lines = PULSE * np.sort(frame.signs.ticks, axis=0)[min(1, len(frame.signs.ticks) - 1)]
     pulse, pen = frame.pulse, round(PEN_MM * px_per_mm)
     if pulse:
         left = pulse.end < (frame.start + frame.end) / 2
@@ -281,7 +283,7 @@ def _beside_pulse(frame, px_per_mm):
         for stroke in (pulse.start, pulse.end):
             away = (max(int((stroke + each) * px_per_mm), 0) for each in (-STROKE_MM, STROKE_MM))
             lines[slice(*away)] = 0
-    return np.maximum(first, np.roll(lines, -pen)), np.maximum(last, np.roll(lines, pen))
+    return first, np.maximum(last, np.roll(lines, pen))
 
 
 def _nearest(signs, at):

@@ -117,6 +117,8 @@ def read(ink, hidden, inside, px_per_mm):
     if doubtful.any():
         unsure[doubtful] = heights[doubtful] - measure(own, sure, px_per_mm)
     heights += (baselines - own.shape[1] // 2)[:, None]
+    if hidden.any():
+        _lay_on_lines(heights, hidden)
     unsure[_is_cut(heights, inside, px_per_mm)] = len(ink)
     moving = [_moves(row, 0.6 * px_per_mm) for row in heights]
     # The first and the last row may be a straight line: the edge of the paper.
@@ -137,6 +139,18 @@ def _wander(own, px_per_mm):
         steps = median_filter(steps, BASELINE_MM * px_per_mm // 8, mode='nearest')
         result.append(np.interp(x, x[::8], steps))
     return np.stack(result)
+
+
+def _lay_on_lines(heights, hidden):
+    """Where no ink is seen, and a line would hide it between what is, the trace is on the line:
+    `heights` change."""
+    for row in heights:
+        seen = np.flatnonzero(np.isfinite(row))
+        columns = np.arange(*seen[[0, -1]]) if len(seen) else seen
+        columns = columns[np.isnan(row[columns])]
+        y = np.interp(columns, seen, row[seen]) if len(seen) else columns
+        on_line = hidden[np.clip(np.round(y).astype(int), 0, len(hidden) - 1), columns]
+        row[columns[on_line]] = y[on_line]
 
 
 def _is_cut(heights, inside, px_per_mm):
