@@ -5,6 +5,7 @@ import numpy as np
 MARGINS = 24, 60  # mm around the grid that may hold a part of a trace; where it goes on there
 LARGEST = 420  # mm of a sheet
 THICK_MM, STAIN_MM = 2.2, 4  # what is so thick, and goes so far both ways, is no trace
+BORDER_MM = 0.6  # of a line around a picture, at most
 FRAME_MM = 150  # and neither is what is straight over such a length, or half of it upright
 EDGE = 0.3  # of the ink's darkness: the edge of the paper is fainter
 WIDEST_MM = 1  # of what hides a trace
@@ -79,7 +80,7 @@ def _of_colour(dark, colour, rest, inside, px_per_mm):
     spread = np.cov(rest.T) + 0.0005 * np.eye(3)
     weights = np.linalg.solve(spread, colour)
     found = dark @ (weights / (weights @ colour)).astype(np.float32)
-    inside = inside & ~_is_thick(found * inside, px_per_mm)
+    inside = inside & ~_is_thick(found, inside, px_per_mm)
     found, hidden = _without_lines(found * inside, inside, px_per_mm)
     return found * inside, hidden
 
@@ -121,10 +122,14 @@ def _straight(there, long):
             for size in ((1, long), (long, 1))]
 
 
-def _is_thick(found, px_per_mm):
-    """Where a stain or the table is: bool array (height, width)."""
-    square = np.ones((int(THICK_MM * px_per_mm),) * 2, np.uint8)
-    dark = cv2.morphologyEx((found > 0.5).astype(np.uint8), cv2.MORPH_OPEN, square)
+def _is_thick(found, inside, px_per_mm):
+    """Where a stain or the table is: bool array (height, width). It may go on beyond the picture,
+    which a line around that does not."""
+    square, line = (np.ones((int(each * px_per_mm),) * 2, np.uint8)
+                    for each in (THICK_MM, BORDER_MM))
+    dark = ((found > 0.5) & inside).astype(np.uint8)
+    dark |= cv2.dilate(cv2.morphologyEx(dark, cv2.MORPH_OPEN, line), square) & ~inside
+    dark = cv2.morphologyEx(dark, cv2.MORPH_OPEN, square)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(dark)
     large = stats[:, 2:4].min(axis=1) > STAIN_MM * px_per_mm
     large[0] = False
