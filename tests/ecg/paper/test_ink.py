@@ -126,3 +126,27 @@ def test_little_ink_is_told_from_much_red(monkeypatch):
     dark, _ = ink.find_ink(flat, inside, paper.FLAT)
     assert (dark[black] > 0.5).mean() > 0.98
     assert (dark[red] > 0.5).mean() < 0.02
+
+
+def test_a_trace_that_a_black_line_hides_lies_on_the_line():
+    sheet = draw_sheet(HEART, Style(layout='3x4', top=40.0, spacing=30.0, header=('', ''),
+                                    grid='grey', fine='none', footer=''))
+    read = paper.read_sheet(copied(sheet.picture))
+    for lead, values in enumerate(read.raw.values):
+        there = np.isfinite(values)
+        assert there.mean() == pytest.approx(0.25, abs=0.01), lead
+        assert np.corrcoef(values[there], HEART[lead, there])[0, 1] > 0.9, lead
+
+
+def test_a_frame_around_the_picture_hides_no_trace_and_a_table_beyond_it_is_none():
+    flat = np.full((1200, 2000, 3), 255, np.uint8)
+    inside = np.zeros(flat.shape[:2], bool)
+    inside[200:-200, 200:-200] = True
+    flat[600:603, 200:-200] = 0
+    edges = flat.copy()
+    cv2.rectangle(edges, (0, 0), (201, 1199), (0, 0, 0), -1)  # a line of two pixels, replicated
+    wedge = np.array([[200, 0], [200, 200], [1800, 200], [1800, 210], [200, 340]])
+    cv2.fillPoly(edges, [wedge], (0, 0, 0))
+    dark, _ = ink.find_ink(edges, inside, paper.FLAT)
+    assert (dark[600:603, 206:260] > 0.5).all()
+    assert (dark[240:300, 220:1000] < 0.5).all()

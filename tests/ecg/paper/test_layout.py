@@ -243,7 +243,7 @@ def test_traces_that_begin_at_the_edge_of_the_picture_are_in_time(layout):
 
 
 def filtered():
-    """An ECG of which a cart has filtered three limb leads by themselves."""
+    """An ECG of which three limb leads are smoothed, each by itself."""
     signal = HEART.copy()
     signal[[0, 4, 5]] = uniform_filter1d(signal[[0, 4, 5]], 40, axis=1)
     return signal

@@ -14,7 +14,7 @@ FROM_LIMBS = {'I': (1, 0), 'II': (0, 1), 'III': (-1, 1), 'aVR': (-0.5, -0.5), '-
               'aVL': (1, -0.5), 'aVF': (-0.5, 1)}
 SIX = np.array([FROM_LIMBS[lead] for lead in LEADS[:6]])
 LIKE_LIMBS = 0.05, 0.45  # part of three and of six chest leads that does not follow so, at least
-# Part of the limb leads that may not follow from one another; and if carts' filters are the reason.
+# Part of the limb leads that may not follow from one another; and if filters can be the reason.
 BROKEN, FILTERED = 0.22, 0.45
 # s of 5 that may be spoilt, by a tick, a name or a crossing, if so much of a lead is elsewhere.
 SPOILT, ELSEWHERE = 0.3, 0.4

@@ -402,8 +402,8 @@ def _choose(heights, unsure, frame, names, px_per_mm):
 
 
 def _allowed(order, heights, unsure, px_per_mm):
-    """The part of the limb leads that need not follow from one another: more, as carts filter each
-    lead by itself, where names say which is which and none of them may be another row's."""
+    """The part of the limb leads that need not follow from one another: more, as each of them may
+    be filtered by itself, where names tell them and none of them may be another row's."""
     if len(_rows_named(order)) < order.lead_rows - 1:
         return laws.BROKEN
     doubt = [traces.doubt(heights[row], unsure[row], (start, end), px_per_mm)
