@@ -146,9 +146,10 @@ def _lay_on_lines(heights, hidden):
     `heights` change."""
     for row in heights:
         seen = np.flatnonzero(np.isfinite(row))
-        columns = np.arange(*seen[[0, -1]]) if len(seen) else seen
-        columns = columns[np.isnan(row[columns])]
-        y = np.interp(columns, seen, row[seen]) if len(seen) else columns
+        if not len(seen):
+            continue
+        columns = seen[0] + np.flatnonzero(np.isnan(row[seen[0]:seen[-1]]))
+        y = np.interp(columns, seen, row[seen])
         on_line = hidden[np.clip(np.round(y).astype(int), 0, len(hidden) - 1), columns]
         row[columns[on_line]] = y[on_line]
 
