@@ -63,7 +63,7 @@ def find_ink(flat, inside, px_per_mm, margin=MARGINS[0]):
     total = (total - _around(total, period))[inside[::2, ::2][:height, :width]]
     sample = sample[inside[::2, ::2][:height, :width]]
     black = np.percentile(total, 99.7)
-    colour, rest = np.median(sample[total > 0.7 * black], axis=0), sample[total < 0.45 * black]
+    colour, rest = np.median(sample[total > 0.7 * black], axis=0), sample[total < 0.25 * black]
     for _ in range(2):
         found, hidden = _of_colour(dark, colour, rest, inside, px_per_mm)
         found *= ~_is_frame(found, px_per_mm, margin)
