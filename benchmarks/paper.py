@@ -186,15 +186,12 @@ def describe(row, readings):
         + (f', faults: {faults}' if faults else '')
     scores = [score for reading in readings for score in reading.scores]
     if scores:
-        decibels = np.array([score.decibels for score in scores])
         shown = [np.isfinite(reading.sheet.truth) for reading in readings if reading.scores]
         got = [np.isfinite(reading.values) for reading in readings if reading.scores]
         missing = np.mean([(there & ~here).sum() / there.sum() for there, here in zip(shown, got)])
         invented = np.mean([(here & ~there).sum() / there.sum() for there, here in zip(shown, got)])
-        yield (f'{row:<7}{len(readings):>4} sheets  {decibels.mean():5.1f} / '
-               f'{np.percentile(decibels, 5):4.1f} dB ({ROWS[row]})  correlation '
-               f'{np.mean([score.correlation for score in scores]):.4f}  leads right '
-               f'{np.mean([score.right for score in scores]):.1%}  {share}  {seconds}')
+        yield (f'{row:<7}{len(readings):>4} sheets  {figures_of(scores, f" ({ROWS[row]})")}  '
+               f'{share}  {seconds}')
         yield f'          of the seconds shown {missing:.1%} not read, {invented:.1%} invented'
     else:
         yield f'{row:<7}{len(readings):>4} pictures  {share} ({ROWS[row]})  {seconds}'
@@ -208,6 +205,14 @@ def describe(row, readings):
             yield f'  {os.path.basename(reading.path)} ({reading.name}): wrong {", ".join(wrong)}'
         elif row == 'other' and reading.values is not None:
             yield f'  {os.path.basename(reading.path)} ({reading.name}): not refused'
+
+
+def figures_of(scores, aim=''):
+    """What a list of Score comes to, in words."""
+    decibels = [score.decibels for score in scores]
+    return (f'{np.mean(decibels):5.1f} / {np.percentile(decibels, 5):4.1f} dB{aim}  correlation '
+            f'{np.mean([score.correlation for score in scores]):.4f}  leads right '
+            f'{np.mean([score.right for score in scores]):.1%}')
 
 
 def describe_large(folder):

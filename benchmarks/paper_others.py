@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from benchmarks.paper import Reading, read, score
+from benchmarks.paper import Reading, figures_of, read, score
 from utils.ecg.signals import LEADS, SAMPLES
 
 TRUE, PICTURES, OTHER = 'original/signal', 'original/img', 'digitized/signal'
@@ -30,9 +30,10 @@ def compare(folder, count):
     yield f'sheets of {folder}: dB mean / 5th percentile over leads'
     refused = [reading for reading in readings if reading.values is None]
     seconds = np.mean([reading.seconds for reading in readings])
-    yield describe('ours', [each for reading in readings for each in reading.scores]) + \
-        f', {len(refused)} of {len(names)} refused, {seconds:.2f} s a page'
-    yield describe('theirs', others)
+    ours = [each for reading in readings for each in reading.scores]
+    yield (f'ours   {figures_of(ours)}, {len(refused)} of {len(names)} refused, {seconds:.2f} s a '
+           'page')
+    yield f'theirs {figures_of(others)}'
     for reading in refused:
         yield f'  {reading.name}: {reading.refusal}'
     for reading in readings:
@@ -53,10 +54,3 @@ def shown_of_each():
 def read_leads(path):
     """A CSV with a column for each lead: float array (12, 5000), mV."""
     return pd.read_csv(path)[list(LEADS)].to_numpy(float).T[:, :SAMPLES]
-
-
-def describe(who, scores):
-    decibels = [each.decibels for each in scores]
-    return (f'{who:<7}{np.mean(decibels):5.1f} / {np.percentile(decibels, 5):4.1f} dB  correlation '
-            f'{np.mean([each.correlation for each in scores]):.4f}  leads right '
-            f'{np.mean([each.right for each in scores]):.1%}')

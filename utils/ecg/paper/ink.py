@@ -58,10 +58,9 @@ def find_ink(flat, inside, px_per_mm, margin=MARGINS[0]):
     dark = _darkness(flat, px_per_mm)
     period = 5 * px_per_mm // 2  # of every other pixel
     height, width = (side // 2 // period * period for side in inside.shape)
-    sample = dark[::2, ::2][:height, :width]
+    sample, seen = (each[::2, ::2][:height, :width] for each in (dark, inside))
     total = sample.sum(axis=2)
-    total = (total - _around(total, period))[inside[::2, ::2][:height, :width]]
-    sample = sample[inside[::2, ::2][:height, :width]]
+    total, sample = (total - _around(total, period))[seen], sample[seen]
     black = np.percentile(total, 99.7)
     colour, rest = np.median(sample[total > 0.7 * black], axis=0), sample[total < 0.25 * black]
     for _ in range(2):

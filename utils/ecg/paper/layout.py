@@ -241,8 +241,9 @@ def _find_span(frame, names, shape, weight, px_per_mm):
         named[max(int(first), 0):max(int(last), 0)] += NAME / lead_rows
     inner += np.minimum(named, NAME)
     pad = int(0.1 * frame.length * px_per_mm)  # what is cut off
-    first, last, inner = (np.pad(each, (pad, 5 * pad))
-                          for each in (*_beside_pulse(frame, px_per_mm), inner))
+    first, last = _beside_pulse(frame, px_per_mm)
+    last = np.maximum(last, _lines_behind(frame, px_per_mm))
+    first, last, inner = (np.pad(each, (pad, 5 * pad)) for each in (first, last, inner))
     found = []
     for stretch in np.linspace(-STRETCH, STRETCH, STEPS):
         wide = frame.length * px_per_mm * (1 + stretch) / columns
@@ -270,20 +271,27 @@ def _find_span(frame, names, shape, weight, px_per_mm):
 def _beside_pulse(frame, px_per_mm):
     """Signs of where all rows begin and end, not their pulses: float arrays (width,)."""
     first, last = frame.signs.begins.mean(axis=0), frame.signs.ends.mean(axis=0)
-    # Letters stand beside the begins of all rows, and at the end of all but one there is a line.
+    pulse = frame.pulse
+    if not pulse:
+        return first, last
+    left = pulse.end < (frame.start + frame.end) / 2
+    at = (pulse.end if left else pulse.start) * px_per_mm - 0.5
+    joined = PULSE * _bumps(([at], len(first)), px_per_mm)
+    if left:
+        first[:max(int(at - WHITE_MM * px_per_mm), 0)] = 0
+        return np.maximum(first, joined), last
+    last[int(at + WHITE_MM * px_per_mm):] = 0
+    return first, np.maximum(last, joined)
+
+
+def _lines_behind(frame, px_per_mm):
+    """Signs of a line behind the last leads, in all rows but one, that is no pulse's: float array
+    (width,). Before the first leads letters stand above each other and look the same."""
     lines = PULSE * np.sort(frame.signs.ticks, axis=0)[min(1, len(frame.signs.ticks) - 1)]
-    pulse, pen = frame.pulse, round(PEN_MM * px_per_mm)
-    if pulse:
-        left = pulse.end < (frame.start + frame.end) / 2
-        at = (pulse.end if left else pulse.start) * px_per_mm - 0.5
-        joined = PULSE * _bumps(([at], len(first)), px_per_mm)
-        beside = int(at + (-WHITE_MM if left else WHITE_MM) * px_per_mm)
-        (first[:max(beside, 0)] if left else last[beside:])[:] = 0
-        first, last = np.maximum(first, joined * left), np.maximum(last, joined * (not left))
-        for stroke in (pulse.start, pulse.end):
-            away = (max(int((stroke + each) * px_per_mm), 0) for each in (-STROKE_MM, STROKE_MM))
-            lines[slice(*away)] = 0
-    return first, np.maximum(last, np.roll(lines, pen))
+    for stroke in (frame.pulse.start, frame.pulse.end) if frame.pulse else ():
+        first, last = (max(int((stroke + away) * px_per_mm), 0) for away in (-STROKE_MM, STROKE_MM))
+        lines[first:last] = 0
+    return np.roll(lines, round(PEN_MM * px_per_mm))
 
 
 def _nearest(signs, at):
