@@ -1,4 +1,5 @@
 """Rows of traces that come near each other."""
+import cv2
 import numpy as np
 import pytest
 
@@ -37,6 +38,19 @@ def test_spikes_are_followed_to_their_tips():
     for row, heights in zip(rows, read(rows)[0]):
         true = row(np.arange(1600.0))
         assert np.sqrt(np.mean((heights - true)[20:-20] ** 2)) < 0.12 * true.std()
+
+
+def test_a_wide_pen_makes_no_spike_wider():
+    """Drawn eight times as large and shrunk, as print is: a QRS of 16 pixels by a pen of 4."""
+    x = np.arange(0, 1600, 0.125)
+    y = 320 - spikes(x, 0, 150, width=16)
+    large = np.zeros((640 * 8, 1600 * 8), np.uint8)
+    points = np.round(np.stack([x, y], axis=1) * 8 + 3.5).astype(np.int32)
+    cv2.polylines(large, [points], False, 255, 32)
+    ink = cv2.resize(large, (1600, 640), interpolation=cv2.INTER_AREA) / np.float32(255)
+    heights = traces.measure(ink[None], ink[None] > 0.5, PX)[0]
+    true = 320 - spikes(np.arange(1600.0), 0, 150, width=16)
+    assert np.sqrt(np.mean((heights - true)[20:-20] ** 2)) < 0.028 * true.std()
 
 
 def test_a_line_below_a_spike_is_no_way_past_it():

@@ -16,6 +16,9 @@ INK = 0.5  # of the ink's darkness, where its edge is
 FAINT = 0.55  # what is so dark costs nothing: thin and steep lines are fainter
 PIECE_MM = 10  # width of what is connected, and a part of a trace for certain
 TIP_MM = 0.8  # height of a tip that is kept, even where two steep lines have become one
+PARTS = 8  # of a pixel, in which the pen's width is taken back
+# Of the width of level lines, that of steep ones, which are fainter; pixels beside a tip.
+STEEP_PEN, BESIDE_PEN = 0.85, 1.5
 CLOSE_MM = 0.7  # holes in a copy, where the trace was on a line of the grid
 ENOUGH_MM = 400  # of such pieces, on a sheet of which most is connected
 STEEP_MM = 1.3  # a run of ink in a column that is higher is no baseline
@@ -313,26 +316,24 @@ def _heights(top, bottom, px_per_mm):
     if there.sum() < px_per_mm:
         return np.full(len(top), np.nan)
     line = max(np.percentile(bottom[there] - top[there], 20), 1)
-    filled = [np.interp(np.arange(len(top)), np.flatnonzero(there), each[there])
-              for each in (top, bottom)]
-    upper, lower = filled[0] + line / 2, filled[1] - line / 2
-    middle = (upper + lower) / 2
-    upper, lower = np.minimum(upper, middle), np.maximum(lower, middle)
-    tips, valleys = (find_peaks(each, prominence=TIP_MM * px_per_mm)[0]
-                     for each in (-upper, lower))
-    ends = upper[tips], lower[valleys]
+    fine = np.arange((len(top) - 1) * PARTS + 1)
+    above, below = (np.interp(fine / PARTS, np.flatnonzero(there), each[there])
+                    for each in (top + line / 2, bottom - line / 2))
+    middle = (above + below) / 2
+    above, below = np.minimum(above, middle), np.maximum(below, middle)
     # A pen that is `line` wide widens what it draws: taken back, from above and from below.
-    wide, part = divmod(line / 2 - 0.5, 1)
-    upper, lower = (
-        (1 - part) * narrow(each, int(2 * wide) + 1) + part * narrow(each, int(2 * wide) + 3)
-        for narrow, each in ((maximum_filter1d, upper), (minimum_filter1d, lower)))
-    away = int(wide) + 2
-    left = middle[np.maximum(np.arange(len(top)) - away, 0)]
-    right = middle[np.minimum(np.arange(len(top)) + away, len(top) - 1)]
+    half = round(STEEP_PEN * line / 2 * PARTS)
+    upper, lower = maximum_filter1d(above, 2 * half + 1), minimum_filter1d(below, 2 * half + 1)
+    away = half + int(BESIDE_PEN * PARTS)
+    left, right = middle[np.maximum(fine - away, 0)], middle[np.minimum(fine + away, fine[-1])]
     up, down = np.minimum(left, right) - upper, lower - np.maximum(left, right)
-    heights = np.where((up > 0.5) & (up > down), upper, (upper + lower) / 2)
-    heights = np.where((down > 0.5) & (down >= up), lower, heights)
-    heights[tips] = np.where(ends[0] < heights[tips] - line, ends[0], heights[tips])
-    heights[valleys] = np.where(ends[1] > heights[valleys] + line, ends[1], heights[valleys])
+    exact = np.where((up > 0.5) & (up > down), upper, (upper + lower) / 2)
+    exact = np.where((down > 0.5) & (down >= up), lower, exact)
+    heights = exact[::PARTS].copy()
+    # A tip that is narrower than the pen is as high as its ink.
+    for sign, edge in ((-1, above), (1, below)):
+        tips = find_peaks(sign * exact, prominence=TIP_MM * px_per_mm)[0]
+        lost = maximum_filter1d(sign * edge, 2 * half + 1)[tips] - sign * exact[tips]
+        heights[(tips + PARTS // 2) // PARTS] += sign * np.maximum(lost, 0)
     heights[~there] = np.nan
     return heights
