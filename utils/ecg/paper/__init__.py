@@ -13,7 +13,6 @@ PAGE = '#page='
 NO_TRACE = 'a picture with a grid and no trace on it, expected an ECG'
 MIRRORED = 'a mirrored sheet, by the names of its leads; mirror the picture back'
 SIDEWAYS = 'a sheet that lies on its side and cannot be read for certain; turn the picture'
-CERTAIN = 0.1  # part of the limb leads that may not follow from one another on what is turned
 BLACK = 85  # of 255, than which most of a sheet is darker that shows white traces on black
 FLAT = 8  # pixels a mm of the sheet laid flat
 FINE = 5  # parts of those at which lines of a PDF are read: samples are further apart
@@ -153,7 +152,7 @@ def _read_turned(dark, hidden, inside):
             found.append((turn, _read_traces(*(
                 np.ascontiguousarray(np.rot90(each, turn)) for each in (dark, hidden, inside)))))
             _, frame, placed = found[-1][1]
-            upright = not turn and (placed.broken < CERTAIN or placed.named >= layout.FEW)
+            upright = not turn and (placed.broken < layout.CERTAIN or placed.named >= layout.FEW)
             if upright or _is_certain(frame, placed):
                 return found[-1]
         except NotAnECG as error:
@@ -186,7 +185,7 @@ def _read_lines(drawn, dark):
 
 def _is_certain(frame, placed):
     """Whether what was read of a sheet that is not upright is what it shows."""
-    return placed.broken < CERTAIN and (frame.pulse or placed.named >= layout.FEW)
+    return placed.broken < layout.CERTAIN and (frame.pulse or placed.named >= layout.FEW)
 
 
 def _place_lines(fine, dark, drawn):

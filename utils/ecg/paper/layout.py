@@ -31,6 +31,7 @@ FOOT_MM, STROKE_MM = 3, 0.8  # of a pulse, beside it; of its stroke, to each sid
 BEYOND_MM = 40  # beside what is read, in which pulses and print may be
 SHORTEST = 0.9  # of the whole length that must be there
 SHOWN = 0.2  # signs where leads begin within the rows
+CERTAIN = 0.1  # part of the laws that is broken, below which they say it as well
 SURE = 1.5  # ends of the traces and of columns, of which signs are seen
 WHITE_MM, NEAR_MM = 0.35, 0.5  # before a trace that begins; that rows may begin beside each other
 SEEN_MM = 1  # of the picture, before a trace that begins
@@ -386,7 +387,8 @@ def place(heights, unsure, frame, names, px_per_mm):
     if order.frame.sure < SURE and order.lead_rows < 12:
         raise NotAnECG(f'traces that are not {frame.length:.0f} mm long, and of which neither '
                        'lines, gaps nor names say where each lead begins; is the sheet cut off?')
-    if order.frame.inner < SHOWN and order.lead_rows == 3:  # of six, the laws say it better
+    known = rows > 3 and order.broken < CERTAIN  # three rows that are alone may be others
+    if order.frame.inner < SHOWN and order.lead_rows == 3 and not known:
         raise NotAnECG(f'a sheet as {order.name} on which no line, gap or name shows that '
                        'other leads begin within the rows; is it cut off?')
     return _place_as(order, heights, unsure, px_per_mm)

@@ -334,6 +334,6 @@ def _heights(top, bottom, px_per_mm):
     for sign, edge in ((-1, above), (1, below)):
         tips = find_peaks(sign * exact, prominence=TIP_MM * px_per_mm)[0]
         lost = maximum_filter1d(sign * edge, 2 * half + 1)[tips] - sign * exact[tips]
-        heights[(tips + PARTS // 2) // PARTS] += sign * np.maximum(lost, 0)
+        heights[(tips + PARTS // 2) // PARTS] += sign * np.clip(lost, 0, line)
     heights[~there] = np.nan
     return heights
