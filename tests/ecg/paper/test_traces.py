@@ -73,6 +73,24 @@ def test_a_trace_that_goes_out_of_the_picture_is_in_doubt_there():
     assert traces.doubt(heights[0], unsure[0], (0, 200), PX) > traces.TANGLED
 
 
+def test_what_is_read_otherwise_in_the_mirror_is_in_doubt(monkeypatch):
+    def own_ink(ink, *others):
+        own, sure = real(ink, *others)
+        if ink is not first:  # the mirror image: the spike at 300 is another row's there
+            own[0, :, 1280:1320] = own[0, :, 1200:1240]
+        return own, sure
+
+    rows = [lambda x: 200 - spikes(x, 0, 120), lambda x: 400 + spikes(x, 0, 90)]
+    first, real = draw(rows), traces.own_ink
+    nowhere = np.zeros(first.shape, bool)
+    monkeypatch.setattr(traces, 'own_ink', own_ink)
+    assert not traces.read(first, nowhere, ~nowhere, PX)[1].any()  # all sure: read but once
+    monkeypatch.setattr(traces, 'LOOK_AGAIN', -1)
+    apart = np.abs(traces.read(first, nowhere, ~nowhere, PX)[1]) > traces.DOUBTFUL_MM * PX
+    assert not apart[1].any()
+    assert apart[0, 297:304].all() and np.abs(np.flatnonzero(apart[0]) - 300).max() < 10
+
+
 def test_the_end_of_a_lead_is_not_passed_by():
     """A tick, where the next lead begins, is nearer to the tip of an R than to what comes after."""
     ends = draw([lambda x: 320 - spikes(x, 86, 100, width=14)])

@@ -31,6 +31,7 @@ AWAY = np.float32(0.002)  # cost of a mm from the baseline
 PASSED = np.float32(8)  # cost of a pixel without ink, along, where some surely is the row's
 GAP = np.float32(4)  # cost of a pixel without ink, along; 1 upright
 NO_GAP, BESIDE_MM, MOST = np.float32(0.02), 5, 0.5  # where a row, or most, has none in these mm
+LOOK_AGAIN = 0.005  # doubt of a row, from which on a sheet is read in the mirror, too
 UNSURE, TANGLED = 0.02, 0.07  # doubt of what may be wrong, and of what often is
 DOUBTFUL_MM, NEAR_MM = 0.3, 2  # of a trace that is left out, with so much around
 FEW = 10  # pixels in doubt, which do not change a row
@@ -99,8 +100,8 @@ def read(ink, hidden, inside, px_per_mm):
 
     ink, hidden: arrays (height, width), as ink.find_ink(); inside: as ink.lay_flat()
     Returns: (heights, unsure): two float arrays (rows, width), of no rows where there are none: as
-        measure(), and how much higher it is than with only what surely is a row's ink, or all of
-        the picture's height where it goes on beyond that
+        measure(), and how much higher it is than with only what surely is a row's ink, or than in
+        the mirror, where that is more, or all of the picture's height where it goes on beyond that
     """
     baselines = find_rows(ink, px_per_mm)
     if not len(baselines):
@@ -119,6 +120,12 @@ def read(ink, hidden, inside, px_per_mm):
     unsure = np.zeros(heights.shape)
     if doubtful.any():
         unsure[doubtful] = heights[doubtful] - measure(own, sure, px_per_mm)
+    whole = 0, ink.shape[1] / px_per_mm
+    if max(doubt(*row, whole, px_per_mm) for row in zip(heights, unsure)) > LOOK_AGAIN:
+        mirrored = (each[:, ::-1] for each in (ink, hidden))
+        again = measure(*own_ink(*mirrored, baselines, levels[:, ::-1], px_per_mm), px_per_mm)
+        apart = np.nan_to_num(heights - again[:, ::-1])
+        unsure = np.where(np.abs(apart) > np.abs(np.nan_to_num(unsure)), apart, unsure)
     heights += (baselines - own.shape[1] // 2)[:, None]
     if hidden.any():
         _lay_on_lines(heights, hidden)
