@@ -122,9 +122,8 @@ def read(ink, hidden, inside, px_per_mm):
         unsure[doubtful] = heights[doubtful] - measure(own, sure, px_per_mm)
     whole = 0, ink.shape[1] / px_per_mm
     if max(doubt(*row, whole, px_per_mm) for row in zip(heights, unsure)) > LOOK_AGAIN:
-        mirrored = (each[:, ::-1] for each in (ink, hidden))
-        again = measure(*own_ink(*mirrored, baselines, levels[:, ::-1], px_per_mm), px_per_mm)
-        apart = np.nan_to_num(heights - again[:, ::-1])
+        again = _measure_mirrored(ink, hidden, baselines, levels, px_per_mm)
+        apart = np.nan_to_num(heights - again)
         unsure = np.where(np.abs(apart) > np.abs(np.nan_to_num(unsure)), apart, unsure)
     heights += (baselines - own.shape[1] // 2)[:, None]
     if hidden.any():
@@ -134,6 +133,12 @@ def read(ink, hidden, inside, px_per_mm):
     # The first and the last row may be a straight line: the edge of the paper.
     rows = slice(np.argmax(moving), len(moving) - np.argmax(moving[::-1]) if any(moving) else 0)
     return heights[rows], unsure[rows]
+
+
+def _measure_mirrored(ink, hidden, baselines, levels, px_per_mm):
+    """As measure(), read from right to left, which the network that parts rows sees otherwise."""
+    own, sure = own_ink(ink[:, ::-1], hidden[:, ::-1], baselines, levels[:, ::-1], px_per_mm)
+    return measure(own, sure, px_per_mm)[:, ::-1]
 
 
 def _wander(own, px_per_mm):
