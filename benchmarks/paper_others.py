@@ -31,8 +31,8 @@ def compare(folder, count):
     refused = [reading for reading in readings if reading.values is None]
     seconds = np.mean([reading.seconds for reading in readings])
     ours = [each for reading in readings for each in reading.scores]
-    yield (f'ours   {figures_of(ours)}, {len(refused)} of {len(names)} refused, {seconds:.2f} s a '
-           'page')
+    read_well = f'{figures_of(ours)}, ' if ours else ''
+    yield f'ours   {read_well}{len(refused)} of {len(names)} refused, {seconds:.2f} s a page'
     yield f'theirs {figures_of(others)}'
     for reading in refused:
         yield f'  {reading.name}: {reading.refusal}'

@@ -124,6 +124,8 @@ def test_sheets_that_others_drew_are_compared_with_what_they_read(tmp_path, monk
     assert 'leads right 100.0%, 1 of 2 refused' in rows[1]
     assert rows[2].startswith('theirs') and 'leads right 0.0%' in rows[2]
     assert rows[3:] == ['  002: no grid']
+    (tmp_path / paper_others.PICTURES / '001.png').unlink()
+    assert list(paper_others.compare(str(tmp_path), 3))[1].startswith('ours   1 of 1 refused')
 
 
 def test_a_network_is_taught_to_part_rows_and_goes_on_where_it_was(tmp_path):
