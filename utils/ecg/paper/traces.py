@@ -120,12 +120,13 @@ def read(ink, hidden, inside, px_per_mm):
     unsure = np.zeros(heights.shape)
     if doubtful.any():
         unsure[doubtful] = heights[doubtful] - measure(own, sure, px_per_mm)
-    whole = 0, ink.shape[1] / px_per_mm
+    middle, whole = own.shape[1] // 2, (0, ink.shape[1] / px_per_mm)
+    del own, sure
     if max(doubt(*row, whole, px_per_mm) for row in zip(heights, unsure)) > LOOK_AGAIN:
         again = _measure_mirrored(ink, hidden, baselines, levels, px_per_mm)
         apart = np.nan_to_num(heights - again)
         unsure = np.where(np.abs(apart) > np.abs(np.nan_to_num(unsure)), apart, unsure)
-    heights += (baselines - own.shape[1] // 2)[:, None]
+    heights += (baselines - middle)[:, None]
     if hidden.any():
         _lay_on_lines(heights, hidden)
     unsure[_is_cut(heights, inside, px_per_mm)] = len(ink)
